@@ -1,0 +1,230 @@
+"""Naranhi: fine-tune a language model, put it beside its base, rate blind. Wiring only.
+
+Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_OWNER ("open" lets every
+visitor train, load and download). The page is built once per language: Korean at /, English at /en.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if importlib.util.find_spec("spaces"):  # on ZeroGPU it must come before anything that may touch CUDA
+    import spaces  # noqa: F401
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from assets.files import Workspace
+from assets.words import LANGUAGES, Words
+from compare import results as results_tab
+from compare import tab as compare_tab
+from compare.ratings import RatingsFile
+from compare.services import CompareServices
+from compare.worker import WorkerEngine
+from finetune import tab as train_tab
+from finetune.jobs import Jobs
+from finetune.services import TrainServices
+from finetune.strip import strip
+
+VERSION = "0.1.0"
+ASSETS = Path(__file__).parent / "assets"
+PORTS = range(7860, 7880)
+HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where we run. ``space`` is a hosted Space, where visitors are strangers."""
+
+    host: str
+    port: int | None
+    space: bool
+    everyone_owns: bool
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        space = "SPACE_ID" in os.environ
+        return cls(
+            host=os.environ.get("NARANHI_HOST") or ("0.0.0.0" if space else "127.0.0.1"),
+            port=int(os.environ["NARANHI_PORT"]) if os.environ.get("NARANHI_PORT") else (7860 if space else None),
+            space=space,
+            everyone_owns=os.environ.get("NARANHI_OWNER") == "open",
+        )
+
+    def owner(self, request: Any) -> bool:
+        """Whoever sits at this computer owns it; over a network and on a Space nobody does unless the setting says so."""
+        if self.everyone_owns:
+            return True
+        return not self.space and request is not None and getattr(request.client, "host", None) in LOOPBACK
+
+
+@dataclass(frozen=True)
+class Services:
+    """Built once and passed in; nothing at module level changes."""
+
+    workspace: Workspace
+    train: TrainServices
+    compare: CompareServices
+
+
+def services(settings: Settings) -> Services:
+    """Everything the pages share. Queued runs whose devices are free go on from here after a reboot."""
+    workspace = Workspace.from_environment().prepare()
+    jobs = Jobs(workspace)
+    jobs.start_next()
+    engine = WorkerEngine(workspace, workspace.root / "engine.log")
+    ratings = RatingsFile(workspace.ratings / "ratings.csv", VERSION)
+    ratings.recover()
+    return Services(
+        workspace,
+        TrainServices(workspace, jobs, settings.owner),
+        CompareServices(workspace, engine, ratings, settings.owner, VERSION),
+    )
+
+
+def page(words: Words, shared: Services) -> None:
+    """One language's page inside the current Blocks or route."""
+    gr.Navbar(visible=False)
+    top = gr.HTML(strip(words, shared.workspace), elem_id="n-head")
+    with gr.Tabs(elem_id="tabs") as tabs:
+        with gr.Tab(words("app.tab.train"), id="train"):
+            train = train_tab.build(words, shared.train)
+        with gr.Tab(words("app.tab.compare"), id="compare", render_children=True) as second:
+            compare = compare_tab.build(words, shared.compare)
+        with gr.Tab(words("app.tab.results"), id="results", render_children=True) as third:
+            results = results_tab.build(words, shared.compare)
+    gr.Timer(5).tick(lambda: strip(words, shared.workspace), None, top, concurrency_limit=8, **HIDDEN)
+    _cross(train, compare, results, (tabs, second, third), shared)
+
+
+def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any], shared: Services) -> None:
+    """What leads from one room to the other; they meet on disk, in the run's adapter folder."""
+    tabs, second, third = places
+
+    def hand_over(job_id: str) -> list[Any]:
+        spec = shared.train.jobs.spec(job_id)
+        return [gr.update(selected="compare"), *compare.choose(spec.model.id, str(shared.train.jobs.folder(job_id) / "adapter"))]
+
+    train.compare.click(hand_over, train.picked, [tabs, *compare.chosen], **HIDDEN)
+    second.select(compare.refresh, compare.refresh_inputs, compare.refreshed, **HIDDEN)
+    third.select(results.refresh, results.refresh_inputs, results.refreshed, **HIDDEN)
+
+
+def build(shared: Services) -> gr.Blocks:
+    """The whole app; launching is separate so that tests can look at it."""
+    korean, english = (Words(language) for language in LANGUAGES)
+    with gr.Blocks(title=korean("app.title"), analytics_enabled=False, delete_cache=(86400, 86400)) as demo:
+        page(korean, shared)
+    with demo.route("English", "/en"):
+        page(english, shared)
+    demo.queue(default_concurrency_limit=4)
+    return demo
+
+
+def theme() -> Any:
+    """Gradio's plainest theme in our colours; the rest is theme.css."""
+    fonts = ["Pretendard Variable", "Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "system-ui", "sans-serif"]
+    base = gr.themes.Base(primary_hue="indigo", neutral_hue="stone", radius_size="lg", font=fonts, font_mono=["D2Coding", "ui-monospace", "monospace"])
+    return base.set(
+        body_background_fill="var(--n-paper)",
+        body_background_fill_dark="var(--n-paper)",
+        body_text_color="var(--n-ink)",
+        body_text_color_dark="var(--n-ink)",
+        body_text_color_subdued="var(--n-soft)",
+        body_text_color_subdued_dark="var(--n-soft)",
+        background_fill_primary="var(--n-card)",
+        background_fill_primary_dark="var(--n-card)",
+        background_fill_secondary="var(--n-wash)",
+        background_fill_secondary_dark="var(--n-wash)",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_border_width_dark="0px",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_text_color="var(--n-soft)",
+        block_label_text_color_dark="var(--n-soft)",
+        block_title_text_color="var(--n-soft)",
+        block_title_text_color_dark="var(--n-soft)",
+        block_title_text_size="*text_sm",
+        block_info_text_color="var(--n-soft)",
+        block_info_text_color_dark="var(--n-soft)",
+        block_padding="4px 2px",
+        block_shadow="none",
+        border_color_primary="var(--n-line)",
+        border_color_primary_dark="var(--n-line)",
+        border_color_accent="var(--n-indigo)",
+        border_color_accent_dark="var(--n-indigo)",
+        color_accent="var(--n-indigo)",
+        color_accent_soft="var(--n-indigo-wash)",
+        color_accent_soft_dark="var(--n-indigo-wash)",
+        input_background_fill="var(--n-card)",
+        input_background_fill_dark="var(--n-card)",
+        input_border_width="1px",
+        input_border_color="var(--n-line)",
+        input_border_color_dark="var(--n-line)",
+        input_border_color_focus="var(--n-indigo)",
+        input_border_color_focus_dark="var(--n-indigo)",
+        checkbox_background_color_selected="var(--n-indigo)",
+        checkbox_background_color_selected_dark="var(--n-indigo)",
+        checkbox_border_color_selected="var(--n-indigo)",
+        checkbox_border_color_selected_dark="var(--n-indigo)",
+        panel_background_fill="transparent",
+        panel_background_fill_dark="transparent",
+        slider_color="var(--n-indigo)",
+        slider_color_dark="var(--n-indigo)",
+    )
+
+
+def head() -> str:
+    """The scripts of the page: the language of a first visit, the switch, voting by keyboard."""
+    scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in ("language.js", "keys.js")]
+    return "".join(f"<script>{script}</script>" for script in scripts)
+
+
+def free_port(host: str) -> int:
+    """The first free port from 7860 on. OSError when twenty in a row are taken."""
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"ports {PORTS.start} to {PORTS.stop - 1} are all taken; set NARANHI_PORT to a free one")
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = Settings.from_environment()
+    port = settings.port or free_port(settings.host)
+    if settings.port is None and port != PORTS.start:
+        print(f"Port {PORTS.start} is busy, so this is http://{settings.host}:{port}")
+    demo = build(services(settings))
+    demo.launch(
+        server_name=settings.host,
+        server_port=port,
+        theme=theme(),
+        css_paths=[ASSETS / "theme.css"],
+        head=head(),
+        max_file_size="200mb",
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        show_error=True,
+        pwa=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The workspace on disk: where things are, and how to write them so that nobody ever reads half a file.
+
+Covers: paths, atomic replacement, locked and synced appends, versioned JSON. Does not cover: what the files mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything the program keeps, below one folder (``NARANHI_HOME``, default ./workspace)."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> Workspace:
+        return cls(Path(os.environ.get("NARANHI_HOME") or "workspace").expanduser().resolve())
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
+    def ratings(self) -> Path:
+        return self.root / "ratings"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
+
+    def prepare(self) -> Workspace:
+        """Make the folders; safe to repeat."""
+        for folder in (self.models, self.jobs, self.uploads, self.ratings, self.leases):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file by one whole new one: readers see the old or the new text, never a part. OSError when the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        os.chmod(name, 0o644)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """``write_atomic`` of readable JSON. NaN is refused (ValueError): browsers cannot read it."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file. FileNotFoundError or json.JSONDecodeError as they come."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line and sync it to disk. One writer per file; for several use ``lock``."""
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that is being written to: a torn last line is left for the next reading."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def lock(path: Path, timeout: float = 30) -> FileLock:
+    """An OS lock beside ``path``, held across processes and released by the system when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(str(path) + ".lock", timeout=timeout)

@@ -1,0 +1,67 @@
+"""Who holds which GPU (or the CPUs), as OS file locks.
+
+Covers: taking, passing on and reading leases. A lease belongs to the open file, so a training rank that inherits it keeps
+the device taken until the very last process is gone, even after ``kill -9``. Does not cover: processes of other programs
+on the same GPU (finetune/gpu.py counts those). POSIX only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets.files import Workspace, read_json, write_json
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Held devices. ``handles`` are file descriptors to pass to child processes (``pass_fds``)."""
+
+    devices: tuple[str, ...]
+    handles: tuple[int, ...]
+
+    def release(self) -> None:
+        for handle in self.handles:
+            os.close(handle)
+
+
+def _file(workspace: Workspace, device: str) -> Path:
+    return workspace.leases / f"{device}.lease"
+
+
+def acquire(workspace: Workspace, devices: tuple[str, ...], holder: dict[str, Any]) -> Lease | None:
+    """All of the devices or none. ``holder`` (kind, id, name) is what others see; None when one of them is taken."""
+    handles: list[int] = []
+    for device in sorted(devices):
+        handle = os.open(_file(workspace, device), os.O_RDWR | os.O_CREAT, 0o644)
+        handles.append(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Lease((), tuple(handles)).release()
+            return None
+    for device in devices:
+        write_json(workspace.leases / f"{device}.json", {"since": time.time(), "pid": os.getpid(), **holder})
+    return Lease(tuple(sorted(devices)), tuple(handles))
+
+
+def holder(workspace: Workspace, device: str) -> dict[str, Any] | None:
+    """Who holds a device now, or None when it is free."""
+    path = _file(workspace, device)
+    if not path.exists():
+        return None
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        note = workspace.leases / f"{device}.json"
+        return dict(read_json(note)) if note.exists() else {}
+    finally:
+        os.close(handle)
+    return None

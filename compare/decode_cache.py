@@ -1,0 +1,101 @@
+"""Keys and values of several conversations of different lengths, and the masks that go with them.
+
+Covers: storage with one position per row, kept as tensors on the device so that a decode step holds no Python counter.
+Sliding layers keep the full length too; the window is in the mask. Does not cover: which token comes next (decode.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import Cache
+
+BUCKET = 256
+
+
+class RowCache(Cache):
+    """``keys[layer]`` and ``values[layer]``: [rows, kv_heads, capacity + 1, head_dim].
+
+    The last slot is scratch: padding and parked rows write there, and no mask ever shows it. Writing places K and V of
+    rows ``low`` to ``high`` at ``slots`` ([high - low, q], aimed before each forward) and returns the first ``span``
+    slots of these rows. Layers are made at their first use, with the dtype and device of what they are given.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(layers=[])
+        self.rows = rows
+        self.capacity = 0
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self._low, self._high, self._span = 0, rows, 0
+        self._slots = torch.empty(0)
+
+    def reserve(self, length: int) -> None:
+        """Room for ``length`` tokens per row, in whole buckets; what is stored stays."""
+        capacity = -(-max(length, 1) // BUCKET) * BUCKET
+        if capacity <= self.capacity:
+            return
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                grown = old.new_zeros(old.shape[0], old.shape[1], capacity + 1, old.shape[3])
+                grown[:, :, : self.capacity] = old[:, :, : self.capacity]
+                store[layer] = grown
+        self.capacity = capacity
+
+    def aim(self, low: int, high: int, slots: torch.Tensor, span: int) -> None:
+        """Set where the next forward writes and how far it looks. ``slots``: [high - low, q] on the device."""
+        self._low, self._high, self._slots, self._span = low, high, slots, span
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write [rows, heads, q, dim] states and give back all that this step may see of the layer."""
+        for store, states in ((self.keys, key_states), (self.values, value_states)):
+            while len(store) <= layer_idx:
+                shape = (self.rows, states.shape[1], self.capacity + 1, states.shape[3])
+                store.append(states.new_zeros(shape))
+        rows = slice(self._low, self._high)
+        slots = self._slots.to(key_states.device)[:, None, :, None]
+        keys, values = self.keys[layer_idx][rows], self.values[layer_idx][rows]
+        keys.scatter_(2, slots.expand_as(key_states), key_states)
+        values.scatter_(2, slots.expand_as(value_states), value_states)
+        return keys[:, :, : self._span], values[:, :, : self._span]
+
+    def bytes_held(self) -> int:
+        return sum(store.numel() * store.element_size() for store in (*self.keys, *self.values))
+
+
+class MaskMaker:
+    """Additive attention masks of a model, from positions alone.
+
+    Models with ``layer_types`` take a dict by layer type; the others one mask, which is sliding if they have a window.
+    """
+
+    def __init__(self, config: Any, dtype: torch.dtype) -> None:
+        kinds = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        self.by_kind = kinds is not None
+        self._windows: dict[str, int | None] = {"full_attention": window}
+        if kinds is not None:
+            self._windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
+        self._dtype = dtype
+        self._hidden = torch.finfo(dtype).min
+
+    @property
+    def unknown_kinds(self) -> list[str]:
+        """Layer types for which a mask from positions is not enough (linear attention, chunks, …)."""
+        return sorted(set(self._windows) - {"full_attention", "sliding_attention"})
+
+    def __call__(self, positions: torch.Tensor, span: int) -> torch.Tensor | dict[str, torch.Tensor]:
+        """``positions``: [rows, q], the place of each query. Masks are [rows, 1, q, span]."""
+        keys = torch.arange(span, device=positions.device)
+        queries = positions[:, None, :, None]
+        causal = keys <= queries
+        masks = {}
+        for kind, window in self._windows.items():
+            seen = causal if window is None else causal & (keys > queries - window)
+            masks[kind] = torch.zeros(seen.shape, dtype=self._dtype, device=seen.device).masked_fill_(
+                ~seen, self._hidden
+            )
+        return masks if self.by_kind else masks["full_attention"]

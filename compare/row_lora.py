@@ -1,0 +1,196 @@
+"""LoRA adapters applied to single rows of a batch, so that base and tuned model answer in one pass.
+
+Covers: reading a PEFT LoRA folder (Unsloth, LLaMA-Factory and TRL write the same) and adding each adapter to its row by
+forward hooks; the base row gets exactly nothing. Does not cover: adapters that change more than linear layers (DoRA,
+trained embeddings, modules_to_save); they are refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from assets.errors import UserError
+
+WEIGHTS = "adapter_model.safetensors"
+# Options of LoraConfig under which base + scale * B A is not what the adapter computes, or not on top of this base.
+_UNSUPPORTED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "fan_in_fan_out",
+)
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+_OTHER_MODALITY = ("vision_tower.", "multi_modal_projector.", "vision_model.", "audio_tower.")
+
+
+@dataclass(frozen=True)
+class Low:
+    """One linear layer's share: ``down`` is A transposed [in, r], ``up`` is scale * B transposed [r, out]."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in memory. ``parts`` goes by module name within the model; ``sha256`` is that of the weights file."""
+
+    name: str
+    parts: Mapping[str, Low]
+    sha256: str
+    parameters: int
+
+
+def read_adapter(folder: Path, model: nn.Module, dtype: torch.dtype) -> Adapter:
+    """The adapter in ``folder``, placed beside the layers of ``model`` that it tunes.
+
+    UserError when it is missing, pickled, damaged, of a kind that rows cannot carry, or made for another base.
+    """
+    config = _read_config(folder)
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise UserError("engine.adapter_damaged", adapter=folder.name) from error
+    modules = dict(model.named_modules())
+    parts = {}
+    for name, (down, up) in _pairs(tensors, folder.name).items():
+        found = _find(name, modules)
+        if found is None:
+            if name.startswith(_OTHER_MODALITY) or any(f".{part}" in name for part in _OTHER_MODALITY):
+                continue
+            raise UserError("engine.adapter_other_base", adapter=folder.name, module=name)
+        parts[found] = _fit(modules[found], down, up, _scale(config, name, down.shape[0]), dtype, folder.name, found)
+    if not parts:
+        raise UserError("engine.adapter_damaged", adapter=folder.name)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return Adapter(folder.name, parts, digest, sum(p.down.numel() + p.up.numel() for p in parts.values()))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise UserError("engine.adapter_not_found", adapter=folder.name)
+    if not (folder / WEIGHTS).is_file():
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        raise UserError("engine.adapter_pickled" if pickled else "engine.adapter_not_found", adapter=folder.name)
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError("engine.adapter_damaged", adapter=folder.name) from error
+    reasons = [name for name in _UNSUPPORTED if config.get(name)]
+    if config.get("peft_type", "LORA") != "LORA":
+        reasons.append(str(config["peft_type"]))
+    if config.get("bias", "none") != "none":
+        reasons.append("bias")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        reasons.append(start)
+    if reasons:
+        raise UserError("engine.adapter_unsupported", adapter=folder.name, what=", ".join(reasons))
+    return config
+
+
+def _pairs(tensors: Mapping[str, torch.Tensor], adapter: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Module name -> (A [r, in], B [out, r]). Anything else in the file would be lost, so it is refused."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight", key)
+        if match is None:
+            raise UserError("engine.adapter_unsupported", adapter=adapter, what=key)
+        found.setdefault(match[1], {})[match[2]] = tensor
+    if any(set(pair) != {"A", "B"} for pair in found.values()):
+        raise UserError("engine.adapter_damaged", adapter=adapter)
+    return {name: (pair["A"], pair["B"]) for name, pair in found.items()}
+
+
+def _find(name: str, modules: Mapping[str, nn.Module]) -> str | None:
+    """The module's name in this model. Adapters of a multimodal checkpoint name its language part otherwise."""
+    for candidate in (name, *(name.replace(part, "model.") for part in ("model.language_model.", "language_model.model."))):
+        if isinstance(modules.get(candidate), nn.Linear):
+            return candidate
+    return None
+
+
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """alpha / r, or alpha / sqrt(r) with rsLoRA; alpha_pattern by PEFT's rule. The rank is the one in the file."""
+    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
+    key = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", name)), None)
+    alpha = config["lora_alpha"] if key is None else patterns[key]
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def _fit(
+    module: nn.Module, down: torch.Tensor, up: torch.Tensor, scale: float, dtype: torch.dtype, adapter: str, name: str
+) -> Low:
+    assert isinstance(module, nn.Linear)
+    if down.shape[1] != module.in_features or up.shape[0] != module.out_features or down.shape[0] != up.shape[1]:
+        raise UserError("engine.adapter_other_base", adapter=adapter, module=name)
+    device = module.weight.device
+    return Low(
+        down.float().T.to(device, dtype).contiguous(),
+        (up.float() * scale).T.to(device, dtype).contiguous(),
+    )
+
+
+class RowAdapters:
+    """Which adapter goes to which row, and the hooks that put it there.
+
+    Inside ``attached()`` each linear layer's output [rows, q, out] gets its rows' shares added in place. ``low`` says
+    which row stands first in the batch, as finished rows at either end are left out.
+    """
+
+    def __init__(self, model: nn.Module, adapters: Sequence[Adapter | None]) -> None:
+        self._modules = dict(model.named_modules())
+        self._by_module: dict[str, list[tuple[int, Low]]] = {}
+        for row, adapter in enumerate(adapters):
+            for name, part in adapter.parts.items() if adapter else ():
+                self._by_module.setdefault(name, []).append((row, part))
+
+    @contextmanager
+    def attached(self, low: int, high: int) -> Iterator[None]:
+        """Rows ``low`` to ``high`` make up the batch. The hooks are gone afterwards, whatever happens."""
+        handles = []
+        try:
+            for name, parts in self._by_module.items():
+                inside = [(row - low, part) for row, part in parts if low <= row < high]
+                if inside:
+                    handles.append(self._modules[name].register_forward_hook(_adder(inside)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adder(parts: Sequence[tuple[int, Low]]) -> Any:
+    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        for row, part in parts:
+            own = output[row]
+            if own.dtype == part.up.dtype:
+                own.addmm_(inputs[0][row].to(part.down.dtype) @ part.down, part.up)
+            else:
+                own += (inputs[0][row].to(part.down.dtype) @ part.down) @ part.up
+
+    return add

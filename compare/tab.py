@@ -1,0 +1,107 @@
+"""The comparison tab.
+
+Covers: putting its panels together and wiring every event. Does not cover: what the handlers do (tab_events.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from assets.words import Words
+from compare import tab_setup, tab_talk, tab_vote
+from compare.services import CompareServices
+from compare.session import Session
+from compare.tab_events import Page
+
+VISITORS = 16
+_INTO_VIEW = "() => requestAnimationFrame(() => document.getElementById('{}')?.scrollIntoView({{block: 'nearest'}}))"
+
+
+@dataclass(frozen=True)
+class CompareTab:
+    """For app.py. ``state`` is the visitor's session, ``train`` the button that leads to the training tab.
+
+    ``choose(session, base, adapter_folder, request)`` returns updates of ``outputs``.
+    """
+
+    page: Page
+
+    @property
+    def state(self) -> gr.State:
+        return self.page.state
+
+    @property
+    def train(self) -> gr.Button:
+        return self.page.setup.train
+
+    @property
+    def outputs(self) -> list[Any]:
+        return self.page.outputs
+
+    @property
+    def choose(self) -> Callable[[Session, str, str, gr.Request], dict[Any, Any]]:
+        return self.page.choose
+
+    def show_on(self, triggers: Sequence[Any]) -> None:
+        """Bring the tab up to date at these events: the page's load and the tab's select."""
+        page = self.page
+        gr.on(list(triggers), page.show, [page.state, page.browser], page.outputs, **_quiet(VISITORS))
+
+
+def build(words: Words, services: CompareServices) -> CompareTab:
+    """The tab's components and events, in the Blocks that are open."""
+    state = gr.State(Session())
+    browser = gr.BrowserState("", storage_key="naranhi-rater", secret="naranhi")
+    setup = tab_setup.build(words)
+    talk = tab_talk.build(words)
+    vote = tab_vote.build(words)
+    page = Page(words, services, state, browser, setup, talk, vote)
+    _wire_setup(page)
+    _wire_talk(page)
+    _wire_vote(page)
+    return CompareTab(page)
+
+
+def _quiet(limit: int | None = None) -> dict[str, Any]:
+    """How every event runs: not in the public API, without gradio's own progress; ``limit`` at a time."""
+    return {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": limit}
+
+
+def _wire_setup(page: Page) -> None:
+    setup, state = page.setup, page.state
+    for picker in (setup.base, setup.other):
+        changed = [setup.facts, setup.foreign, setup.load]
+        picker.change(page.look, [state, setup.base, setup.other], changed, trigger_mode="always_last", **_quiet())
+    asked = [setup.base, setup.other, setup.system, setup.template]
+    setup.load.click(page.load, [state, *asked], page.outputs, **_quiet(VISITORS))
+    setup.cancel.click(page.cancel_loading, None, None, **_quiet())
+    setup.change.click(page.change, [state], page.outputs, **_quiet())
+    setup.back.click(page.back, [state], page.outputs, **_quiet())
+    setup.unload.click(page.unload, [state], page.outputs, **_quiet())
+
+
+def _wire_talk(page: Page) -> None:
+    talk, state = page.talk, page.state
+    asked = [state, talk.text, talk.domain, talk.prompt, *talk.settings]
+    gr.on([talk.ask.click, talk.text.submit], page.ask, asked, page.talking, **_quiet(VISITORS))
+    talk.again.click(page.again, [state, *talk.settings], page.talking, **_quiet(VISITORS))
+    talk.stop.click(page.stop, [state], None, **_quiet())
+    talk.clear.click(page.clear, [state, talk.prompt], page.talking, **_quiet())
+    talk.following.click(page.following, [state, talk.prompt], page.talking, **_quiet())
+    talk.prompt.input(page.prompt, [state, talk.prompt], page.talking, **_quiet())
+    talk.domain.input(page.domain, [state, talk.domain], page.talking, **_quiet())
+    talk.mode.input(page.mode, [state, talk.mode], page.outputs, **_quiet())
+
+
+def _wire_vote(page: Page) -> None:
+    vote, state = page.vote, page.state
+    vote.choice.input(page.chosen, [state], [vote.details, *vote.groups.values()], **_quiet())
+    given = [state, vote.choice, vote.comment, *vote.radios]
+    voted = vote.confirm.click(page.confirm, given, page.talking, **_quiet())
+    voted.then(None, None, None, js=_INTO_VIEW.format("n-revealed"), api_visibility="private")
+    vote.undo.click(page.undo, [state], page.talking, **_quiet())
+    vote.following.click(page.following, [state, page.talk.prompt], page.talking, **_quiet())

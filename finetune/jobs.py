@@ -1,0 +1,207 @@
+"""Training jobs: one folder each, their state on disk, a queue that needs no app to move on.
+
+Covers: creating, listing, starting the next, asking to stop, resuming, deleting. Does not cover: watching a running job
+(supervise.py) or reading its curves (progress.py). Any number of apps may look at one workspace at the same time; every
+change of state happens under one OS lock.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from assets.errors import UserError
+from assets.files import Workspace, lock, read_json, write_atomic, write_json
+from assets.leases import holder
+from finetune import plan as planning
+from finetune import spec as specs
+
+VERSION = 1
+ACTIVE = ("queued", "starting", "running")
+ENDED = ("stopped", "finished", "failed")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start time)."""
+
+    id: str
+    name: str
+    state: str
+    created: float
+    request: str = ""
+    started: float | None = None
+    ended: float | None = None
+    attempt: int = 1
+    supervisor: tuple[int, float] | None = None
+    exit_code: int | None = None
+    error: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    @property
+    def active(self) -> bool:
+        return self.state in ACTIVE
+
+
+def identity(pid: int) -> tuple[int, float] | None:
+    """A process's pid with its start time, which together name it for good; None when there is none."""
+    try:
+        return pid, psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def alive(who: tuple[int, float] | None) -> bool:
+    if who is None:
+        return False
+    try:
+        process = psutil.Process(who[0])
+        return process.create_time() == who[1] and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def from_dict(values: dict[str, Any]) -> Job:
+    """A job.json of this version or an older one. UserError("jobs.version") for a newer one."""
+    version = values.get("version", 1)
+    if version > VERSION:
+        raise UserError("jobs.version", version=version)
+    known = {k: v for k, v in values.items() if k in Job.__dataclass_fields__}
+    if known.get("supervisor"):
+        known["supervisor"] = tuple(known["supervisor"])
+    return Job(**{**known, "version": VERSION})
+
+
+class Jobs:
+    """The jobs of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    def folder(self, job_id: str) -> Path:
+        """A job's folder. UserError("jobs.unknown") for an id that is none of ours."""
+        path = self.workspace.jobs / job_id
+        if path.parent != self.workspace.jobs or not (path / "job.json").exists():
+            raise UserError("jobs.unknown", id=job_id)
+        return path
+
+    def get(self, job_id: str) -> Job:
+        """A job as it is now; one whose supervisor is gone has failed, and is marked so."""
+        job = from_dict(read_json(self.folder(job_id) / "job.json"))
+        if job.state in ("starting", "running") and not alive(job.supervisor):
+            with self._lock():
+                job = from_dict(read_json(self.folder(job_id) / "job.json"))
+                if job.state in ("starting", "running") and not alive(job.supervisor):
+                    job = replace(job, state="failed", ended=time.time(), error={"key": "jobs.killed", "values": {}})
+                    self.save(job)
+        return job
+
+    def list(self) -> list[Job]:
+        """All jobs, newest first."""
+        ids = [path.parent.name for path in self.workspace.jobs.glob("*/job.json")]
+        return sorted((self.get(i) for i in ids), key=lambda j: j.created, reverse=True)
+
+    def spec(self, job_id: str) -> specs.TrainSpec:
+        return specs.from_yaml((self.folder(job_id) / "spec.yaml").read_text(encoding="utf-8"))
+
+    def plan(self, job_id: str) -> planning.LaunchPlan:
+        return planning.from_dict(read_json(self.folder(job_id) / "plan.json"))
+
+    def save(self, job: Job) -> None:
+        write_json(self.workspace.jobs / job.id / "job.json", asdict(job))
+
+    def new_folder(self) -> Path:
+        """A place for a job that is not there yet."""
+        return self.workspace.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+    def create(self, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path, request: str) -> Job:
+        """Queue a run and start it if its devices are free. A ``request`` seen before gives the job it made then."""
+        with self._lock():
+            same = [job for job in self.list() if job.request == request]
+            if same:
+                return same[0]
+            folder.mkdir(parents=True)
+            write_atomic(folder / "spec.yaml", spec.to_yaml())
+            write_json(folder / "plan.json", plan.to_dict())
+            for name, text in plan.files.items():
+                write_atomic(folder / name, text)
+            job = Job(folder.name, spec.name or folder.name, "queued", time.time(), request, facts=_facts(spec))
+            self.save(job)
+        self.start_next()
+        return self.get(job.id)
+
+    def stop(self, job_id: str) -> None:
+        """Ask a run to save and stop; one that is still queued is simply taken out."""
+        with self._lock():
+            job = self.get(job_id)
+            if job.state == "queued":
+                self.save(replace(job, state="stopped", ended=time.time()))
+            elif job.active:
+                write_atomic(self.folder(job_id) / "stop", str(time.time()))
+
+    def stopping(self, job_id: str) -> bool:
+        return (self.folder(job_id) / "stop").exists()
+
+    def resume(self, job_id: str) -> Job:
+        """Queue an ended run again; it goes on from its last checkpoint."""
+        with self._lock():
+            job = self.get(job_id)
+            if job.state in ("stopped", "failed"):
+                (self.folder(job_id) / "stop").unlink(missing_ok=True)
+                job = replace(job, state="queued", ended=None, error=None, exit_code=None, attempt=job.attempt + 1)
+                self.save(job)
+        self.start_next()
+        return self.get(job_id)
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended run with everything it wrote."""
+        with self._lock():
+            if self.get(job_id).active:
+                raise UserError("jobs.still_active")
+            shutil.rmtree(self.folder(job_id))
+
+    def start_next(self) -> None:
+        """Start every queued job whose devices are free and not wanted by an older one."""
+        with self._lock():
+            wanted: set[str] = set()
+            for job in reversed(self.list()):
+                if job.state == "starting":
+                    wanted |= set(self.plan(job.id).devices)
+                if job.state != "queued":
+                    continue
+                devices = set(self.plan(job.id).devices)
+                if not devices & wanted and not any(holder(self.workspace, d) is not None for d in devices):
+                    self._launch(job)
+                wanted |= devices
+
+    def _launch(self, job: Job) -> None:
+        argv = [sys.executable, "-m", "finetune.supervise", str(self.workspace.root), job.id]
+        with (self.folder(job.id) / "supervisor.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment()
+            )
+        self.save(replace(job, state="starting", supervisor=identity(process.pid)))
+
+    def _lock(self) -> Any:
+        return lock(self.workspace.jobs / "queue")
+
+
+def _environment() -> dict[str, str]:
+    """Without what a browser session or gradio put there."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("GRADIO_")}
+
+
+def _facts(spec: specs.TrainSpec) -> dict[str, Any]:
+    """What a list of runs shows without opening the spec."""
+    return {"model": spec.model.id, "data": spec.data.id, "method": spec.method, "rank": spec.lora.rank}

@@ -1,0 +1,140 @@
+"""What the chosen model will learn from the chosen data, shown before anything starts.
+
+Covers: three conversations with their trained tokens marked, counts, lengths, what was dropped and why, prompts that are
+too close to the data. Does not cover: torch; the same ChatFormat encodes here and in the training script.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from html import escape
+from statistics import median
+
+from assets.catalog import prompts
+from assets.chat import ChatFormat
+from assets.errors import UserError
+from assets.files import Workspace
+from assets.hub import locate
+from assets.words import Words
+from finetune.data import Example, similar
+from finetune.sources import Source, load
+from finetune.spec import TrainSpec
+
+SHOWN = 3
+COUNTED = 1000  # conversations that are tokenised for the counts; beyond that they are scaled up
+BINS = 24
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens per conversation of a sample, and the same for those that are learnt."""
+
+    lengths: list[int]
+    trained: int
+    factor: float
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+
+def open_chat(workspace: Workspace, spec: TrainSpec) -> ChatFormat:
+    """The model's own template, from its small files alone."""
+    files = locate(workspace, spec.model.id, spec.model.revision, weights=False)
+    return ChatFormat.from_folder(files.folder, spec.model.template)
+
+
+def show(workspace: Workspace, spec: TrainSpec, words: Words) -> str:
+    """The preview as HTML. UserError when data or model cannot be read or when nothing would be learnt."""
+    source = load(workspace, spec.data)
+    chat = open_chat(workspace, spec)
+    talks = "".join(_talk(chat, example, spec) for example in source.train[:SHOWN])
+    counts = count(chat, source.train, spec)
+    if not counts.trained:
+        raise UserError("train.all_masked", length=spec.schedule.max_length)
+    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(source, counts, spec, words)}'
+    return f'{head}<div class="n-talks">{talks}</div>'
+
+
+def count(chat: ChatFormat, examples: list[Example], spec: TrainSpec) -> Counts:
+    """Lengths in tokens, uncut, and how many tokens are learnt within the limit."""
+    sample = examples[:COUNTED]
+    lengths, trained = [], 0
+    for example in sample:
+        ids, marks = tokens(chat, example, spec)
+        lengths.append(len(ids))
+        trained += sum(marks[: spec.schedule.max_length])
+    return Counts(lengths, trained, len(examples) / max(1, len(sample)))
+
+
+def tokens(chat: ChatFormat, example: Example, spec: TrainSpec) -> tuple[list[int], list[bool]]:
+    """Ids and marks of one example, whole."""
+    if example.text:
+        ids: list[int] = chat.tokenizer(example.text)["input_ids"]
+        return ids, [True] * len(ids)
+    trained = chat.encode_training([*example.messages, *example.chosen], spec.data.system or None)
+    return trained.ids, trained.trained
+
+
+def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
+    ids, marks = tokens(chat, example, spec)
+    limit = spec.schedule.max_length
+    parts = []
+    for piece, mark in zip(chat.pieces(ids[:limit]), marks, strict=False):
+        text = escape(piece)
+        parts.append(f"<mark>{text}</mark>" if mark else f"<s>{text}</s>")
+    joined = "".join(parts).replace("</mark><mark>", "").replace("</s><s>", "")
+    return f'<div class="n-talk">{joined}{" …" if len(ids) > limit else ""}</div>'
+
+
+def _numbers(source: Source, counts: Counts, spec: TrainSpec, words: Words) -> str:
+    limit = spec.schedule.max_length
+    line = words(
+        "train.preview.counts",
+        train=f"{len(source.train):,}",
+        heldout=f"{len(source.heldout):,}",
+        trained=f"{round(counts.trained * counts.factor):,}",
+        tokens=f"{round(counts.tokens * counts.factor):,}",
+    )
+    lengths = words(
+        "train.preview.lengths",
+        median=round(median(counts.lengths)),
+        longest=max(counts.lengths),
+        limit=limit,
+        cut=round(sum(n > limit for n in counts.lengths) * counts.factor),
+    )
+    parts = [f'<p class="n-sub">{line}</p>{_histogram(counts.lengths)}<p class="n-sub">{lengths}</p>']
+    parts += [f'<p class="n-sub">{escape(words(n.key, **n.values))}</p>' for n in source.notes]
+    parts.append(_dropped(source, words))
+    parts.append(_similar(source, words))
+    return "".join(parts)
+
+
+def _histogram(lengths: list[int]) -> str:
+    width = max(1, -(-max(lengths) // BINS))
+    bins = Counter(min(n // width, BINS - 1) for n in lengths)
+    top = max(bins.values())
+    bars = "".join(f'<i style="height:{bins[b] / top * 100:.0f}%" title="{b * width}–{(b + 1) * width}: {bins[b]}"></i>' for b in range(BINS))
+    return f'<div class="n-hist" aria-hidden="true">{bars}</div>'
+
+
+def _dropped(source: Source, words: Words) -> str:
+    if not source.dropped:
+        return ""
+    reasons = Counter(d.key for d in source.dropped)
+    items = "".join(f"<li>{escape(words(key))}: {n:,}</li>" for key, n in reasons.most_common())
+    return f'<p class="n-sub">{words("train.preview.dropped", count=len(source.dropped))}</p><ul class="n-sub">{items}</ul>'
+
+
+def _similar(source: Source, words: Words) -> str:
+    known = [
+        {"id": p.id, "domain": p.domain, "messages": list(p.messages), "reference": p.reference}
+        for domain in ("emotion", "science")
+        for p in prompts(domain)
+    ]
+    found = sorted({s.prompt for s in similar(source.train, known)})
+    if not found:
+        return ""
+    text = words("train.preview.similar", count=len(found), ids=", ".join(found[:8]))
+    return f'<div class="n-note warn">{escape(text)}</div>'

@@ -1,0 +1,255 @@
+"""What to train, as plain data.
+
+Covers: TrainSpec and its parts, what must hold between them, and the YAML that a person can read, edit and run. Does not
+cover: where it runs (plan.py) or whether it fits (memory.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from assets.errors import UserError
+
+VERSION = 1
+Method = Literal["qlora", "lora"]
+Placement = Literal["auto", "single", "ddp", "fsdp"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Scheduler = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The model to start from. ``id`` is a Hub id or a folder; ``template`` is a Jinja text that replaces its own."""
+
+    id: str
+    revision: str | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where the conversations come from: a built-in name, an uploaded file or a Hub dataset."""
+
+    id: str
+    kind: Literal["builtin", "file", "hub"] = "builtin"
+    split: str = "train"
+    revision: str | None = None
+    shape: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    heldout: float = 0.1
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """``targets`` is "all-linear" or module names separated by commas."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    rslora: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """How long and how fast. ``steps`` 0 means: as many as ``epochs`` need. Lengths are tokens; warmup is a share of all steps."""
+
+    steps: int = 0
+    epochs: float = 1.0
+    micro_batch: int = 1
+    accumulation: int = 8
+    learning_rate: float = 2e-4
+    scheduler: Scheduler = "cosine"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.3
+    max_length: int = 1024
+    packing: bool = False
+    checkpointing: bool = True
+    seed: int = 42
+
+
+@dataclass(frozen=True)
+class WatchSpec:
+    """What to look at on the way. ``every`` is in steps (0: five times in the run); ``examples`` caps the held-out set."""
+
+    every: int = 0
+    examples: int = 64
+    samples: int = 3
+    sample_tokens: int = 96
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class HardwareSpec:
+    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas."""
+
+    placement: Placement = "auto"
+    gpus: str = "auto"
+    precision: Precision = "auto"
+    offload: bool = False
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One run. Building it checks what must hold; UserError("spec.…") names the first thing that does not."""
+
+    model: ModelSpec
+    data: DataSpec
+    name: str = ""
+    method: Method = "qlora"
+    lora: LoraSpec = LoraSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    watch: WatchSpec = WatchSpec()
+    hardware: HardwareSpec = HardwareSpec()
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if not self.model.id.strip():
+            raise UserError("spec.no_model")
+        if not self.data.id.strip():
+            raise UserError("spec.no_data")
+        for value, allowed, key in _choices(self):
+            if value not in allowed:
+                raise UserError("spec.choice", field=key, value=value, allowed=", ".join(allowed))
+        for value, low, high, key in _ranges(self):
+            if not math.isfinite(value) or not low <= value <= high:
+                raise UserError("spec.range", field=key, value=value, low=f"{low:g}", high=f"{high:g}")
+        if not self.schedule.steps and self.schedule.epochs <= 0:
+            raise UserError("spec.no_length")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """The most tokens one optimiser step of one process sees."""
+        return self.schedule.micro_batch * self.schedule.accumulation * self.schedule.max_length
+
+
+def _choices(spec: TrainSpec) -> list[tuple[str, tuple[str, ...], str]]:
+    return [
+        (spec.method, get_args(Method), "method"),
+        (spec.data.kind, ("builtin", "file", "hub"), "data"),
+        (spec.hardware.placement, get_args(Placement), "placement"),
+        (spec.hardware.precision, get_args(Precision), "precision"),
+        (spec.schedule.scheduler, get_args(Scheduler), "scheduler"),
+    ]
+
+
+def _ranges(spec: TrainSpec) -> list[tuple[float, float, float, str]]:
+    lora, schedule, watch = spec.lora, spec.schedule, spec.watch
+    return [
+        (schedule.learning_rate, 1e-8, 0.1, "learning_rate"),
+        (lora.rank, 1, 1024, "rank"),
+        (lora.alpha, 1, 4096, "alpha"),
+        (lora.dropout, 0, 0.9, "dropout"),
+        (schedule.steps, 0, 1_000_000, "steps"),
+        (schedule.epochs, 0, 1000, "epochs"),
+        (schedule.micro_batch, 1, 512, "micro_batch"),
+        (schedule.accumulation, 1, 4096, "accumulation"),
+        (schedule.max_length, 16, 1_048_576, "max_length"),
+        (schedule.warmup, 0, 0.9, "warmup"),
+        (schedule.weight_decay, 0, 10, "weight_decay"),
+        (schedule.max_grad_norm, 1e-6, 1e6, "max_grad_norm"),
+        (schedule.seed, 0, 2**31 - 1, "seed"),
+        (spec.data.heldout, 0, 0.9, "heldout"),
+        (watch.every, 0, 1_000_000, "every"),
+        (watch.examples, 1, 100_000, "examples"),
+        (watch.samples, 0, 32, "samples"),
+        (watch.sample_tokens, 1, 2048, "sample_tokens"),
+        (watch.keep, 1, 100, "keep"),
+    ]
+
+
+def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise UserError("spec.unknown_field", field=f"{where}{key}")
+    ready = dict(values)
+    for name, part in _PARTS.items() if kind is TrainSpec else ():
+        if isinstance(ready.get(name), dict):
+            ready[name] = _build(part, ready[name], f"{name}.")
+    for name, value in ready.items():
+        ready[name] = _cast(value, str(known[name].type), f"{where}{name}")
+    return kind(**ready)
+
+
+def _cast(value: Any, annotation: str, where: str) -> Any:
+    """YAML reads 1e-3 as text and 1 as a whole number; both are fine where a number is meant."""
+    if is_dataclass(value):
+        return value
+    try:
+        if annotation == "float":
+            return float(value)
+        if annotation == "int":
+            if isinstance(value, float) and not value.is_integer():
+                raise ValueError(value)
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("spec.not_a_number", field=where, value=value) from None
+    if annotation == "bool" and not isinstance(value, bool):
+        raise UserError("spec.choice", field=where, value=value, allowed="true, false")
+    return value
+
+
+_PARTS: dict[str, type[Any]] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "lora": LoraSpec,
+    "schedule": ScheduleSpec,
+    "watch": WatchSpec,
+    "hardware": HardwareSpec,
+}
+
+
+def from_dict(values: dict[str, Any]) -> TrainSpec:
+    """A spec from what ``to_dict`` made, of this version or an older one. UserError on anything unknown or out of range."""
+    version = values.get("version", VERSION)
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise UserError("spec.version", version=version, known=VERSION)
+    if not isinstance(values.get("model"), dict) or not isinstance(values.get("data"), dict):
+        raise UserError("spec.no_model" if not isinstance(values.get("model"), dict) else "spec.no_data")
+    spec: TrainSpec = _build(TrainSpec, {**values, "version": VERSION}, "")
+    return spec
+
+
+def from_yaml(text: str) -> TrainSpec:
+    """A spec from YAML. UserError("spec.yaml") when the text is not a YAML mapping."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError("spec.yaml", reason=str(error)) from error
+    if not isinstance(values, dict):
+        raise UserError("spec.yaml", reason=type(values).__name__)
+    return from_dict(values)
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@cache
+def recipes() -> dict[str, dict[str, Any]]:
+    """The presets by name, in the order they are offered: the values that each one sets."""
+    found = [yaml.safe_load(file.read_text(encoding="utf-8")) | {"file": file.stem} for file in RECIPES.glob("*.yaml")]
+    return {r["file"]: {k: v for k, v in r.items() if k not in ("file", "order")} for r in sorted(found, key=lambda r: r["order"])}
+
+
+def with_recipe(name: str, model: ModelSpec, data: DataSpec) -> TrainSpec:
+    """A preset applied to a model and data."""
+    return from_dict({**recipes()[name], "model": asdict(model), "data": asdict(data)})
+
+
+def renamed(spec: TrainSpec, name: str) -> TrainSpec:
+    return replace(spec, name=name)

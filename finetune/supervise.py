@@ -1,0 +1,131 @@
+"""One process per job, in a session of its own: takes the devices, runs the ranks, writes down how it ended.
+
+Covers: the lease, starting and reaping the training processes, stop requests, why it failed, and the next job in the
+queue. Does not cover: training. It imports neither torch nor gradio and outlives the app.
+
+By hand: python -m finetune.supervise WORKSPACE JOB
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from assets.files import Workspace, read_json
+from assets.leases import Lease, acquire
+from finetune.jobs import ROOT, Job, Jobs, identity
+from finetune.plan import LaunchPlan
+from finetune.progress import phase_of
+
+LEASE_WAIT = 20.0
+STOP_GRACE = 600.0  # a step, an evaluation and a save may all lie between the request and the end
+STOPPED = 3  # exit code of a run that saved and stopped as asked
+POLL = 0.3
+
+
+def main(workspace: Workspace, job_id: str) -> None:
+    """Run one job from start to end."""
+    jobs = Jobs(workspace)
+    job = replace(jobs.get(job_id), supervisor=identity(os.getpid()))
+    plan = jobs.plan(job_id)
+    lease = _take(workspace, plan, job)
+    if lease is None:
+        jobs.save(replace(job, state="queued", supervisor=None))
+        return
+    folder = jobs.folder(job_id)
+    job = replace(job, state="running", started=job.started or time.time())
+    jobs.save(job)
+    signal.signal(signal.SIGTERM, lambda *_: (folder / "stop").write_text("shutdown", encoding="utf-8"))
+    oom_before = _oom_kills()
+    code = _run(folder, plan, lease)
+    lease.release()
+    jobs.save(_ended(job, folder, code, _oom_kills() > oom_before))
+    jobs.start_next()
+
+
+def _take(workspace: Workspace, plan: LaunchPlan, job: Job) -> Lease | None:
+    deadline = time.monotonic() + LEASE_WAIT
+    while True:
+        lease = acquire(workspace, plan.devices, {"kind": "job", "id": job.id, "name": job.name})
+        if lease is not None or time.monotonic() > deadline:
+            return lease
+        time.sleep(POLL)
+
+
+def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
+    """Start the ranks, wait for them, leave nothing behind. The exit code, negative for a signal."""
+    (folder / "error.json").unlink(missing_ok=True)
+    env = {**os.environ, **plan.env, "NARANHI_JOB": folder.name, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with (folder / "train.log").open("ab") as log:
+        process = subprocess.Popen(
+            plan.argv,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            pass_fds=lease.handles,
+        )
+    try:
+        return _wait(process, folder)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path) -> int:
+    asked: float | None = None
+    while (code := process.poll()) is None:
+        time.sleep(POLL)
+        if asked is None and (folder / "stop").exists():
+            asked = time.monotonic()
+        if asked is not None and _give_up(folder, time.monotonic() - asked):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return STOPPED
+    return code
+
+
+def _give_up(folder: Path, waited: float) -> bool:
+    """Before the first step there is nothing to save, so the run is ended at once."""
+    return phase_of(folder) in (None, "start", "download", "quantise", "load") or waited > STOP_GRACE
+
+
+def _ended(job: Job, folder: Path, code: int, out_of_memory: bool) -> Job:
+    job = replace(job, ended=time.time(), exit_code=code, supervisor=None)
+    if code == STOPPED:
+        return replace(job, state="stopped")
+    if code == 0 and (folder / "run.json").exists() and (folder / "adapter" / "adapter_model.safetensors").exists():
+        return replace(job, state="finished")
+    return replace(job, state="failed", error=_reason(folder, code, out_of_memory))
+
+
+def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
+    if (folder / "error.json").exists():
+        return dict(read_json(folder / "error.json"))
+    if code < 0:
+        key = "train.host_memory" if out_of_memory and code == -signal.SIGKILL else "train.killed"
+        return {"key": key, "values": {"signal": signal.Signals(-code).name}}
+    return {"key": "train.no_adapter" if code == 0 else "train.crashed", "values": {"reason": str(code)}}
+
+
+def _oom_kills() -> int:
+    """Processes the kernel ended for want of memory so far (this cgroup's count where there is one); 0 when unknown."""
+    for file, word in ((Path("/sys/fs/cgroup/memory.events"), "oom_kill"), (Path("/proc/vmstat"), "oom_kill")):
+        if file.exists():
+            for line in file.read_text(encoding="ascii").splitlines():
+                if line.split()[0] == word:
+                    return int(line.split()[1])
+    return 0
+
+
+if __name__ == "__main__":
+    main(Workspace(Path(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,242 @@
+"""The training tab: runs first, then a new run; it answers a change of the form with a preview and a plan.
+
+Covers: wiring. Does not cover: training; a click on start writes a job's folder and returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from assets.catalog import find_model
+from assets.errors import UserError
+from assets.files import lock
+from assets.hub import locate
+from assets.leases import holder
+from assets.words import Words, duration
+from finetune import data as reading
+from finetune import forecast, gpu, plan, preview, sources, tab_form, tab_hub, tab_runs, views
+from finetune.memory import Shape
+from finetune.services import TrainServices
+from finetune.spec import TrainSpec
+
+HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    """What app.py wires further: the run that is shown and the button that leads to the comparison."""
+
+    picked: Any
+    compare: Any
+
+
+@dataclass(frozen=True)
+class _Plan:
+    line: Any
+    first: Any
+    start: Any
+    bar: Any
+    yaml: Any
+    command: Any
+    preview: Any
+    request: Any
+
+
+def build(words: Words, services: TrainServices) -> TrainTab:
+    """The tab's content inside the current container, with its events."""
+    runs = tab_runs.build(words)
+    with gr.Column(elem_id="train-new"):
+        gr.HTML(f'<h2 class="n-h" style="margin:8px 2px">{words("train.new")}</h2>')
+        form = tab_form.build(words)
+        parts = _outcome(words)
+        with gr.Accordion(words("train.hub"), open=False, elem_classes="n-card"):
+            tab_hub.build(words, services.owner)
+    tab_runs.wire(runs, services.jobs, words, services.owner)
+    _wire_form(form, parts, runs, words, services)
+    return TrainTab(runs.picked, runs.compare)
+
+
+def _outcome(words: Words) -> _Plan:
+    with gr.Column(elem_classes="n-card"):
+        gr.HTML(tab_form.title(4, words("train.preview")))
+        shown = gr.HTML(elem_id="train-preview")
+    with gr.Column(elem_classes="n-card"):
+        line = gr.HTML(elem_id="train-plan")
+        first = gr.HTML()
+        start = gr.Button(words("train.start.first"), variant="primary", size="lg", elem_id="train-start")
+        with gr.Accordion(words("train.memory"), open=False, elem_classes="n-plain"):
+            bar = gr.HTML(elem_id="train-bar")
+        with gr.Accordion(words("train.yaml"), open=False, elem_classes="n-plain"):
+            yaml = gr.Code(language="yaml", interactive=False, show_label=False, label=words("train.yaml"), elem_id="train-yaml")
+        with gr.Accordion(words("train.command"), open=False, elem_classes="n-plain"):
+            gr.HTML(f'<p class="n-sub">{words("train.command.sub")}</p>')
+            command = gr.Code(language="shell", interactive=False, show_label=False, label=words("train.command"), wrap_lines=True, elem_id="train-command")
+    return _Plan(line, first, start, bar, yaml, command, shown, gr.State(""))
+
+
+def _wire_form(form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, words: Words, services: TrainServices) -> None:
+    inputs = form.inputs()
+    planned = [parts.line, parts.first, parts.start, parts.bar, parts.yaml, parts.command]
+
+    def replan(**values: Any) -> list[Any]:
+        return plan_outputs(values, words, services)
+
+    def look(**values: Any) -> str:
+        return show_preview(values, words, services)
+
+    changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns")]
+    gr.on([*changes, form.columns.submit], replan, inputs_kwargs=inputs, outputs=planned, trigger_mode="always_last", **HIDDEN)
+    previews = [form.model.change, form.source.change, form.shape.change, form.columns.submit, form.system.change, form.max_length.change]
+    gr.on(previews, look, inputs_kwargs=inputs, outputs=parts.preview, trigger_mode="always_last", **HIDDEN)
+    names = list(tab_form.preset_values("quick"))
+    form.preset.input(lambda p: _preset(p, names), form.preset, [getattr(form, n) for n in names], **HIDDEN)
+
+    def store(path: str | None, request: gr.Request) -> list[Any]:
+        return _store(path, request, words, services)
+
+    form.file.upload(
+        store,
+        form.file,
+        [form.upload, form.shape, form.columns, parts.preview],
+        **HIDDEN,
+    )
+    form.hub_id.input(lambda: [None, ""], None, [form.shape, form.columns], **HIDDEN)
+
+    def start(request: gr.Request, token: str, **values: Any) -> list[Any]:
+        return _start(request, token, values, words, services)
+
+    parts.start.click(
+        start,
+        inputs_kwargs={"token": parts.request, **inputs},
+        outputs=[parts.request, runs.picked, runs.seen, *planned],
+        concurrency_limit=1,
+        trigger_mode="once",
+        api_visibility="private",
+    ).then(lambda p, s: tab_runs.refresh(services.jobs, p, {}, words), [runs.picked, runs.seen], runs.shown(), **HIDDEN)
+    _on_load(inputs, planned, parts, runs, words, services)
+
+
+def _on_load(
+    inputs: dict[str, Any], planned: list[Any], parts: _Plan, runs: tab_runs.Runs, words: Words, services: TrainServices
+) -> None:
+    page = gr.context.Context.root_block
+    page.load(lambda: secrets.token_hex(8), None, parts.request, **HIDDEN)
+    page.load(lambda **v: plan_outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
+    page.load(lambda **v: show_preview(v, words, services), inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN)
+    page.load(lambda: tab_runs.refresh(services.jobs, None, {}, words), None, runs.shown(), **HIDDEN)
+
+
+def _preset(name: str, names: list[str]) -> list[Any]:
+    values = tab_form.preset_values(name)
+    return [f"{values[n]:g}" if n == "learning_rate" else values[n] for n in names]
+
+
+def shape_of(spec: TrainSpec, services: TrainServices) -> Shape:
+    """From the model's config if it is at hand, else from the catalogue. UserError when neither knows it."""
+    card = find_model(spec.model.id)
+    if card is not None:
+        return Shape(**card.shape)
+    files = locate(services.workspace, spec.model.id, spec.model.revision, weights=False)
+    return Shape.from_config(files.config)
+
+
+def make_plan(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[plan.LaunchPlan, gpu.Machine]:
+    machine = gpu.read(services.workspace.root)
+    return plan.make(spec, machine, shape_of(spec, services), folder), machine
+
+
+def plan_outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
+    """line, first-visit sentence, start button, memory bar, YAML, command."""
+    try:
+        spec = tab_form.to_spec(values)
+        made, machine = make_plan(spec, services, Path("workspace/jobs/my-run"))
+        shown = plan.shown(made)
+        span = _forecast(spec, made, machine.cores, services)
+    except UserError as error:
+        return [views.error(words.error(error)), "", gr.update(interactive=False), "", gr.skip(), gr.skip()]
+    line = views.plan_line(made, span, words)
+    taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
+    if taken is not None:
+        line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
+    jobs = services.jobs.list()
+    text = words("train.queue") if taken is not None else words("train.start" if jobs else "train.start.first")
+    first = "" if jobs else _first(span, words)
+    return [line, first, gr.update(value=text, interactive=True), views.memory_bar(made, words), spec.to_yaml(), shown]
+
+
+def _first(span: tuple[float, float] | None, words: Words) -> str:
+    minutes = words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
+    return f'<p class="n-sub">{words("train.first.sub", minutes=minutes)}</p>'
+
+
+def _forecast(spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices) -> tuple[float, float] | None:
+    rate = forecast.speed(services.jobs, spec, made, cores)
+    if rate is None:
+        return None
+    source = sources.load(services.workspace, spec.data)
+    counts = preview.count(preview.open_chat(services.workspace, spec), source.train[:100], spec)
+    mean = counts.tokens / max(1, len(counts.lengths))
+    return forecast.seconds(spec, len(source.train), mean, rate * made.processes)
+
+
+def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:
+    try:
+        return preview.show(services.workspace, tab_form.to_spec(values), words)
+    except UserError as error:
+        return views.error(words.error(error))
+
+
+def _store(path: str | None, request: gr.Request, words: Words, services: TrainServices) -> list[Any]:
+    """Keep an uploaded file in the workspace and say how it was understood."""
+    if path is None:
+        return ["", None, "", ""]
+    if not services.owner(request):
+        raise gr.Error(words("app.owner_only"))
+    try:
+        name = keep_upload(Path(path), services)
+        mapping = reading.guess(reading.read_file(services.workspace.uploads / name))
+    except UserError as error:
+        return ["", None, "", views.error(words.error(error))]
+    return [name, mapping.shape, tab_form.write_columns(mapping.columns), gr.skip()]
+
+
+def keep_upload(path: Path, services: TrainServices) -> str:
+    """The file's name in the workspace: its own, or with a number when another file has that name already."""
+    with lock(services.workspace.uploads / "uploads"):
+        for number in range(1000):
+            name = path.name if number == 0 else f"{path.stem}-{number}{path.suffix}"
+            target = services.workspace.uploads / name
+            if not target.exists():
+                shutil.copyfile(path, target)
+                return name
+            if target.stat().st_size == path.stat().st_size and target.read_bytes() == path.read_bytes():
+                return name
+    raise UserError("data.too_many_uploads", name=path.name)
+
+
+def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
+    """Queue the run and hand out a fresh token, so that a second click in the same moment finds the first run."""
+    if not services.owner(request):
+        raise gr.Error(words("app.owner_only"))
+    try:
+        spec = tab_form.to_spec(values)
+        source = sources.load(services.workspace, spec.data)
+        chat = preview.open_chat(services.workspace, spec)
+        if not preview.count(chat, source.train, spec).trained:
+            raise UserError("train.all_masked", length=spec.schedule.max_length)
+        folder = services.jobs.new_folder()
+        made, _ = make_plan(spec, services, folder)
+        job = services.jobs.create(spec, made, folder, token)
+    except UserError as error:
+        raise gr.Error(words.error(error), title=words("app.failed")) from error
+    gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
+    log.info("run %s %s", job.id, asdict(spec.model))
+    return [secrets.token_hex(8), gr.update(value=job.id), {}, *plan_outputs(values, words, services)]

@@ -1,0 +1,170 @@
+"""The list of runs and the run that is looked at, refreshed while something moves.
+
+Covers: components, one refresh that only sends what changed, stop / resume / delete. Does not cover: starting a run
+(tab.py) or what comes after "compare" (app.py). A run never depends on this page: it reads files and leaves requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from assets.errors import UserError
+from assets.words import Words, size
+from finetune import views
+from finetune.jobs import Job, Jobs
+from finetune.progress import read, tail
+
+INTERVAL = 1.5
+HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The components other parts need: ``picked`` holds the id of the run that is shown."""
+
+    card: Any
+    picked: Any
+    head: Any
+    loss: Any
+    more: Any
+    samples: Any
+    log: Any
+    record: Any
+    stop: Any
+    resume: Any
+    compare: Any
+    delete: Any
+    timer: Any
+    seen: Any
+
+    def shown(self) -> list[Any]:
+        """The outputs of ``refresh``, in its order."""
+        return [
+            self.seen,
+            self.card,
+            self.picked,
+            self.head,
+            self.loss,
+            self.more,
+            self.samples,
+            self.log,
+            self.record,
+            self.stop,
+            self.resume,
+            self.compare,
+            self.delete,
+        ]
+
+
+def build(words: Words) -> Runs:
+    """Runs on the left, the chosen one on the right; stacked on a phone."""
+    with gr.Column(visible=False, elem_classes="n-card", elem_id="train-runs") as card:
+        gr.HTML(f'<h2 class="n-h">{words("train.runs")}</h2>')
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=220):
+                picked = gr.Radio([], show_label=False, label=words("train.runs"), elem_classes="n-pick n-list", container=False, elem_id="train-picked")
+            with gr.Column(scale=3, min_width=320):
+                head = gr.HTML(elem_id="train-head")
+                with gr.Row(elem_classes="n-actions"):
+                    stop = gr.Button(words("train.stop"), variant="primary", visible=False, elem_id="train-stop", min_width=150)
+                    compare = gr.Button(words("train.compare"), variant="primary", visible=False, elem_id="train-compare", min_width=150)
+                    resume = gr.Button(words("train.resume"), variant="primary", visible=False, elem_id="train-resume", min_width=150)
+                    delete = gr.Button(words("train.delete"), visible=False, elem_id="train-delete", min_width=120)
+                loss = gr.HTML(elem_id="train-loss")
+                gr.HTML(f'<h3 class="n-h" style="margin-top:8px">{words("train.samples")}</h3>')
+                samples = gr.HTML(elem_id="train-samples")
+                with gr.Accordion(words("train.chart.more"), open=False, elem_classes="n-plain"):
+                    more = gr.HTML()
+                with gr.Accordion(words("train.log"), open=False, elem_classes="n-plain"):
+                    log = gr.HTML(elem_id="train-log")
+                record = gr.HTML()
+    timer = gr.Timer(INTERVAL)
+    return Runs(card, picked, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({}))
+
+
+def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) -> list[Any]:
+    """Values for ``Runs.shown``; parts that look the same as last time are skipped, so that nothing flickers."""
+    listed = jobs.list()
+    ids = [job.id for job in listed]
+    if picked not in ids:
+        picked = next((job.id for job in listed if job.active), ids[0] if ids else None)
+    texts = _texts(jobs, picked, words) if picked else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
+    choices = [(views.label(job, words), job.id) for job in listed]
+    job = next((j for j in listed if j.id == picked), None)
+    values: dict[str, Any] = {"card": bool(ids), "picked": [choices, picked], **texts, "buttons": _buttons(jobs, job)}
+    marks = {key: blake2b(repr(value).encode(), digest_size=8).hexdigest() for key, value in values.items()}
+    changed = {key for key in values if seen.get(key) != marks[key]}
+    out: list[Any] = [marks if changed else gr.skip()]
+    out.append(gr.update(visible=bool(ids)) if "card" in changed else gr.skip())
+    out.append(gr.update(choices=choices, value=picked) if "picked" in changed else gr.skip())
+    out += [values[key] if key in changed else gr.skip() for key in texts]
+    buttons = values["buttons"]
+    out += [gr.update(**b) if "buttons" in changed else gr.skip() for b in buttons]
+    return out
+
+
+def _texts(jobs: Jobs, job_id: str, words: Words) -> dict[str, str]:
+    job, folder = jobs.get(job_id), jobs.folder(job_id)
+    progress = read(folder)
+    return {
+        "head": views.head(job, progress, jobs.stopping(job_id), words),
+        "loss": views.loss_chart(progress, words),
+        "more": views.more_charts(progress, words),
+        "samples": views.samples(progress, words),
+        "log": views.log(tail(folder / "train.log"), words),
+        "record": f'<p class="n-sub">{words("train.record", folder=f"jobs/{job_id}", size=size(_disk(folder)))}</p>',
+    }
+
+
+def _disk(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def _buttons(jobs: Jobs, job: Job | None) -> list[dict[str, Any]]:
+    """stop, resume, compare, delete: only what makes sense now."""
+    if job is None:
+        return [{"visible": False}] * 4
+    adapter = (jobs.folder(job.id) / "adapter").exists()
+    ended = not job.active
+    return [
+        {"visible": job.active, "interactive": not jobs.stopping(job.id)},
+        {"visible": job.state in ("stopped", "failed")},
+        {"visible": ended and adapter, "variant": "primary" if job.state == "finished" else "secondary"},
+        {"visible": ended},
+    ]
+
+
+def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
+    """Refreshing and the buttons of one run. Every handler checks who asks."""
+
+    def show(picked: str | None, seen: dict[str, str]) -> list[Any]:
+        return refresh(jobs, picked, seen, words)
+
+    def act(action: Any) -> Any:
+        def handler(picked: str, seen: dict[str, str], request: gr.Request) -> list[Any]:
+            if not owner(request):
+                raise gr.Error(words("app.owner_only"))
+            try:
+                action(picked)
+            except UserError as error:
+                gr.Warning(words.error(error))
+            return refresh(jobs, picked, {}, words)
+
+        return handler
+
+    inputs, outputs = [runs.picked, runs.seen], runs.shown()
+    runs.timer.tick(show, inputs, outputs, concurrency_limit=8, **HIDDEN)
+    runs.picked.input(show, inputs, outputs, **HIDDEN)
+    runs.stop.click(act(jobs.stop), inputs, outputs, **HIDDEN)
+    runs.resume.click(act(jobs.resume), inputs, outputs, **HIDDEN)
+    runs.delete.click(act(jobs.delete), inputs, outputs, js=_confirm(words("train.delete.sure")), **HIDDEN)
+
+
+def _confirm(question: str) -> str:
+    """Asks in the browser; a refusal sends an unknown run, which changes nothing."""
+    return f"(picked, seen) => confirm({question + '?'!r}) ? [picked, seen] : ['', seen]"

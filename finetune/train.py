@@ -1,0 +1,273 @@
+"""The script that a training job runs; it runs by hand with the same YAML.
+
+Covers: supervised fine-tuning of a LoRA or QLoRA adapter, in one process or under ``accelerate launch``, resuming by
+itself from the last whole checkpoint in its folder. Does not cover: starting it (supervise.py) or choosing hardware
+(plan.py).
+
+    python -m finetune.train --spec my-run.yaml --out workspace/jobs/my-run
+
+Exit codes: 0 finished, 3 saved and stopped as asked, 1 failed (error.json in the folder says why).
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import platform
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from assets.catalog import prompts
+from assets.chat import DATE, ChatFormat
+from assets.errors import UserError
+from assets.files import Workspace, read_json, write_json
+from assets.hub import ModelFiles, locate
+from finetune import sources
+from finetune.data import Example
+from finetune.gpu import cpu_bfloat16
+from finetune.spec import TrainSpec, from_yaml
+
+STOPPED = 3
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
+
+
+def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
+    """Train and save; the exit code. UserError and the libraries' errors pass through."""
+    import datasets
+    import torch
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from finetune.train_watch import Report, Watch, watch_parent
+
+    if "NARANHI_JOB" in os.environ:
+        watch_parent()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    main = os.environ.get("RANK", "0") == "0"
+    report = Report(folder, main)
+    report.phase("start")
+    set_seed(spec.schedule.seed)
+    report.phase("download")
+    files = locate(workspace, spec.model.id, spec.model.revision)
+    chat = ChatFormat.from_folder(files.folder, spec.model.template)
+    source = sources.load(workspace, spec.data)
+    rows = {"train": encode(source.train, chat, spec), "heldout": encode(source.heldout[: spec.watch.examples], chat, spec)}
+    if not rows["train"]:
+        raise UserError("train.all_masked", length=spec.schedule.max_length)
+    report.write("facts", rows=len(rows["train"]), heldout=len(rows["heldout"]), tokens=sum(len(r["input_ids"]) for r in rows["train"]))
+    report.phase("load")
+    trainer = build_trainer(spec, files.folder, folder, rows, chat, report)
+    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec)
+    trainer.add_callback(watch)
+    began = time.time()
+    result = train(trainer, folder, report)
+    report.phase("save")
+    trainer.save_model(str(folder / "adapter"))
+    if main:
+        record = describe(spec, files, chat, source, began)
+        record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
+        record["stopped"] = watch.stopped
+        write_json(folder / "run.json", record)
+        write_json(folder / "adapter" / "run.json", record)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return STOPPED if watch.stopped else 0
+
+
+def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[dict[str, list[int]]]:
+    """Token ids and labels; -100 where nothing is learnt. Conversations in which truncation left nothing to learn are left out."""
+    rows = []
+    for example in examples:
+        if example.text:
+            ids = chat.tokenizer(example.text)["input_ids"][: spec.schedule.max_length]
+            rows.append({"input_ids": ids, "labels": ids})
+            continue
+        trained = chat.encode_training(list(example.messages), spec.data.system or None, spec.schedule.max_length)
+        labels = [i if t else -100 for i, t in zip(trained.ids, trained.trained, strict=True)]
+        if any(trained.trained):
+            rows.append({"input_ids": trained.ids, "labels": labels})
+    return rows
+
+
+def build_trainer(
+    spec: TrainSpec, base: Path, folder: Path, rows: dict[str, list[dict[str, list[int]]]], chat: ChatFormat, report: Any
+) -> Any:
+    """The model in 4 bits with a fresh adapter, inside TRL's trainer."""
+    import torch
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from finetune.train_model import load_base, lora_config
+    from finetune.train_save import save_adapter
+
+    class Trainer(SFTTrainer):  # type: ignore[misc]
+        """Saves the adapter alone: the stock method gathers the whole base under FSDP."""
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            save_adapter(self.model, self.processing_class, Path(output_dir or self.args.output_dir), self.args.should_save)
+            self.accelerator.wait_for_everyone()
+
+    precision = precision_of(spec)
+    args = training_arguments(spec, folder, precision, len(rows["train"]), bool(rows["heldout"]))
+    device = "cpu" if args.use_cpu else args.device
+    model = load_base(base, spec, precision, device)
+    if len(chat.tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        raise UserError("train.vocabulary", tokens=len(chat.tokenizer), rows=model.get_input_embeddings().weight.shape[0])
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list(rows["train"]),
+        eval_dataset=Dataset.from_list(rows["heldout"]) if rows["heldout"] else None,
+        processing_class=_padded(chat),
+        peft_config=lora_config(spec.lora, model),
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL makes them bf16, which loses small updates
+            parameter.data = parameter.data.to(torch.float32)
+    report.write("facts", trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
+    return trainer
+
+
+def _padded(chat: ChatFormat) -> Any:
+    tokenizer = chat.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(chat.stop_ids[0])
+    return tokenizer
+
+
+def precision_of(spec: TrainSpec) -> str:
+    import torch
+
+    if spec.hardware.precision != "auto":
+        return spec.hardware.precision
+    if not torch.cuda.is_available():
+        return "bfloat16" if cpu_bfloat16() else "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def training_arguments(spec: TrainSpec, folder: Path, precision: str, rows: int, evaluates: bool) -> Any:
+    """SFTConfig from the spec; steps are counted here so that "five evaluations" means the same for every run."""
+    import torch
+    from trl import SFTConfig
+
+    schedule = spec.schedule
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    per_epoch = -(-rows // (schedule.micro_batch * schedule.accumulation * world))
+    steps = schedule.steps or max(1, round(per_epoch * schedule.epochs))
+    every = spec.watch.every or max(1, steps // 5)
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=schedule.micro_batch,
+        per_device_eval_batch_size=schedule.micro_batch,
+        gradient_accumulation_steps=schedule.accumulation,
+        learning_rate=schedule.learning_rate,
+        lr_scheduler_type=schedule.scheduler,
+        warmup_steps=max(1, round(schedule.warmup * steps)) if schedule.warmup else 0,
+        weight_decay=schedule.weight_decay,
+        max_grad_norm=schedule.max_grad_norm,
+        max_length=schedule.max_length,
+        packing=schedule.packing,
+        gradient_checkpointing=schedule.checkpointing,
+        seed=schedule.seed,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=not torch.cuda.is_available(),
+        optim="adamw_torch_fused",
+        logging_steps=1,
+        logging_first_step=True,
+        eval_strategy="steps" if evaluates else "no",
+        eval_on_start=evaluates,
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=spec.watch.keep,
+        prediction_loss_only=True,
+        report_to="none",
+        disable_tqdm=True,
+        ddp_timeout=7200,
+    )
+
+
+def train(trainer: Any, folder: Path, report: Any) -> Any:
+    """Run or go on from the last whole checkpoint."""
+    from finetune.train_save import last_checkpoint
+
+    checkpoint, broken = last_checkpoint(folder / "checkpoints")
+    for name in broken:
+        report.note("train.broken_checkpoint", name=name)
+    if checkpoint is not None:
+        report.note("train.resumed", name=checkpoint.name)
+    return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def sample_prompts(spec: TrainSpec, domain: str) -> list[list[dict[str, str]]]:
+    """The first prompts of the data's own domain; both domains for data of unknown kind."""
+    known = [domain] if domain in ("emotion", "science") else ["emotion", "science"]
+    found = [[dict(m) for m in p.messages] for d in known for p in prompts(d) if len(p.messages) == 1]
+    step = max(1, len(found) // max(1, spec.watch.samples))
+    return found[::step][: spec.watch.samples]
+
+
+def describe(spec: TrainSpec, files: ModelFiles, chat: ChatFormat, source: sources.Source, began: float) -> dict[str, Any]:
+    """run.json: what anybody needs to repeat or to load this run."""
+    return {
+        "version": 1,
+        "name": spec.name,
+        "base": {"id": files.id, "revision": files.revision},
+        "template_hash": chat.template_hash,
+        "template": spec.model.template,
+        "date": DATE,
+        "system": spec.data.system,
+        "dataset": {**asdict(spec.data), "sha256": source.sha256, "train": len(source.train), "heldout": len(source.heldout)},
+        "spec": spec.to_dict(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "started_at": began,
+        "finished_at": time.time(),
+    }
+
+
+def explain(error: BaseException) -> dict[str, Any]:
+    """The sentence for whatever ended the run."""
+    if isinstance(error, UserError):
+        return {"key": error.key, "values": error.values}
+    text = f"{type(error).__name__}: {error}"
+    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+        return {"key": "train.out_of_memory", "values": {}}
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return {"key": "train.disk_full", "values": {}}
+    if "EADDRINUSE" in text or "address already in use" in text:
+        return {"key": "train.port_taken", "values": {}}
+    return {"key": "train.crashed", "values": {"reason": text.splitlines()[0][:300]}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Fine-tune a model as a YAML file says.")
+    parser.add_argument("--spec", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if (options.out / "run.json").exists() and not read_json(options.out / "run.json")["stopped"]:
+        print("already finished", file=sys.stderr)
+        return 0
+    try:
+        spec = from_yaml(options.spec.read_text(encoding="utf-8"))
+        return run(spec, options.out.resolve(), Workspace.from_environment().prepare())
+    except Exception as error:
+        traceback.print_exc()
+        if os.environ.get("RANK", "0") == "0":
+            write_json(options.out / "error.json", explain(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

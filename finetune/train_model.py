@@ -1,0 +1,96 @@
+"""Load the base for training: in 4 bits where asked, on the right device, ready for an adapter.
+
+Covers: dtype, quantisation, attention, the text part of multimodal checkpoints, float32-packed NF4. Does not cover:
+downloading (assets/hub.py) or the trainer (train.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from assets.errors import UserError
+from finetune.spec import LoraSpec, TrainSpec
+
+EAGER = ("gemma2",)  # no SDPA: its attention scores are soft-capped
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
+
+
+def quantisation(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, packed as float32: the storage that FSDP2 gathers without changing a byte."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=torch.float32,
+    )
+
+
+def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.device | str) -> Any:
+    """The base model on ``device``. UserError("train.no_float16") for architectures that overflow in float16."""
+    config = AutoConfig.from_pretrained(folder)
+    text = getattr(config, "text_config", None) or config
+    if precision == "float16" and text.model_type.startswith("gemma"):
+        raise UserError("train.no_float16", model=spec.model.id)
+    dtype = compute_dtype(precision)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "attn_implementation": "eager" if text.model_type in EAGER else "sdpa",
+    }
+    if spec.method == "qlora" and getattr(config, "quantization_config", None) is None:
+        options["quantization_config"] = quantisation(dtype)
+    model = _class(config).from_pretrained(folder, **options)
+    if spec.method == "qlora":
+        _check_quantised(model, spec)
+    model.config.use_cache = False
+    return model
+
+
+def _class(config: Any) -> Any:
+    """Gemma 3's 4B and larger configs name the multimodal class; training wants the text model in it."""
+    if config.model_type == "gemma3":
+        from transformers import Gemma3ForCausalLM
+
+        return Gemma3ForCausalLM
+    return AutoModelForCausalLM
+
+
+def _check_quantised(model: Any, spec: TrainSpec) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
+    if not layers:
+        raise UserError("train.not_quantised", model=spec.model.id)
+    for layer in layers:
+        if layer.weight.device.type == "cpu":
+            # bitsandbytes 0.50.2 repacks weights during evaluation on AVX512-BF16 CPUs and loses gradients afterwards.
+            layer.support_avx512bf16_for_cpu = False
+
+
+def lora_config(lora: LoraSpec, model: Any) -> LoraConfig:
+    """The adapter's configuration. UserError("train.no_targets") when a named target is not a layer of the model."""
+    targets: Any = lora.targets
+    if targets != "all-linear":
+        targets = [name.strip() for name in targets.split(",") if name.strip()]
+        leaves = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        missing = [name for name in targets if name not in leaves]
+        if missing or not targets:
+            raise UserError("train.no_targets", names=", ".join(missing) or lora.targets)
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_rslora=lora.rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,177 @@
+"""What the training tab shows, as HTML text made from plain data.
+
+Covers: a run's head, phases, figures, curves, samples, the plan's line and bars. Does not cover: components and events
+(tab*.py). Everything that comes from a model or a person is escaped.
+"""
+
+from __future__ import annotations
+
+import time
+from html import escape
+
+from assets.words import Words, duration, size
+from finetune.charts import Line, chart
+from finetune.jobs import Job
+from finetune.plan import LaunchPlan
+from finetune.progress import PHASES, Progress
+
+COLORS = ("#2f4b8f", "#5b78c4", "#b8501f", "#e0905f", "#2c7a4b", "#7cb894", "#8a5a00", "#d0a548", "#76508a", "#9aa1ad")
+
+
+def label(job: Job, words: Words) -> str:
+    """Two lines for the list of runs."""
+    when = time.strftime("%m.%d %H:%M", time.localtime(job.created))
+    return f"{job.name}\n{words('train.state.' + job.state)} · {when}"
+
+
+def head(job: Job, progress: Progress, stopping: bool, words: Words) -> str:
+    """Name, state, one sentence, and while it runs the phases and the bar."""
+    badge = f'<span class="n-badge {job.state}">{words("train.state." + job.state)}</span>'
+    facts = words("train.facts", **{k: escape(str(v)) for k, v in job.facts.items()}) if job.facts else ""
+    parts = [f'<h3 class="n-h">{escape(job.name)} {badge}</h3><p class="n-sub">{facts}</p>']
+    if job.state in ("starting", "running"):
+        parts += [_phases(progress, words), _bar(progress, words)]
+        parts.append(f'<p class="n-sub">{words("train.stopping" if stopping else "train.running.sub")}</p>')
+    else:
+        parts.append(_ended(job, progress, words))
+    notes = "".join(f'<p class="n-sub">{escape(words(n["key"], **n["values"]))}</p>' for n in progress.notes)
+    return "".join(parts) + notes + figures(job, progress, words)
+
+
+def _phases(progress: Progress, words: Words) -> str:
+    shown = [p for p in PHASES if p != "quantise"]
+    now = shown.index(progress.phase) if progress.phase in shown else 0
+    kinds = ["past" if i < now else "now" if i == now else "" for i in range(len(shown))]
+    cells = (f'<span class="{k}">{words("train.phase." + p)}</span>' for p, k in zip(shown, kinds, strict=True))
+    return f'<div class="n-phases">{"".join(cells)}</div>'
+
+
+def _bar(progress: Progress, words: Words) -> str:
+    left = words("train.eta.unknown")
+    if progress.eta is not None:
+        clock = time.strftime("%H:%M", time.localtime(time.time() + progress.eta))
+        left = f"{duration(words, progress.eta)} · {words('train.eta.done', clock=clock)}"
+    percent = f"{progress.share * 100:.1f}"
+    bar = f'<div class="n-bar" role="progressbar" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
+    steps = f"{progress.step} / {progress.total or '–'}"
+    return f'{bar}<p class="n-sub">{words("train.n.step")} {steps} · {words("train.eta")} {left}</p>'
+
+
+def _ended(job: Job, progress: Progress, words: Words) -> str:
+    if job.state == "queued":
+        return f'<div class="n-note warn">{words("train.queued.sub")}</div>'
+    if job.state == "failed" and job.error:
+        return f'<div class="n-note bad">{escape(words(job.error["key"], **job.error["values"]))}</div>'
+    if job.state == "stopped":
+        key = "train.ended.stopped" if progress.step else "train.ended.stopped.early"
+        return f'<div class="n-note warn">{words(key, step=progress.step)}</div>'
+    if len(progress.evals) > 1:
+        first, last = progress.evals[0]["loss"], progress.evals[-1]["loss"]
+        text = words("train.ended.finished", first=f"{first:.3f}", last=f"{last:.3f}")
+    else:
+        text = words("train.ended.finished.plain")
+    return f'<div class="n-note good">{text}</div>'
+
+
+def figures(job: Job, progress: Progress, words: Words) -> str:
+    """The newest numbers in a row."""
+    if not progress.steps and not progress.evals:
+        return ""
+    rows = [("train.n.loss", _number(progress.latest("loss"), ".3f"))]
+    if progress.evals:
+        rows.append(("train.n.eval", _number(progress.evals[-1]["loss"], ".3f")))
+    rows += [
+        ("train.n.tps", _number(progress.latest("tokens_per_second"), ",.0f")),
+        ("train.n.rate", _number(progress.latest("learning_rate"), ".2e")),
+        ("train.n.norm", _number(progress.latest("grad_norm"), ".2f")),
+        ("train.n.memory", _size(progress.latest("host_memory"))),
+        ("train.n.gpu", _size(progress.latest("gpu_memory"))),
+    ]
+    cells = "".join(f"<div><b>{value}</b><span>{words(key)}</span></div>" for key, value in rows if value)
+    return f'<div class="n-figures" style="margin-top:14px">{cells}</div>'
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _size(value: float | None) -> str:
+    return size(value) if value else ""
+
+
+def loss_chart(progress: Progress, words: Words) -> str:
+    lines = [
+        Line(words("train.n.loss"), "var(--n-indigo)", [(r["step"], r["loss"]) for r in progress.steps if r["loss"] is not None]),
+        Line(words("train.n.eval"), "var(--n-persimmon)", [(r["step"], r["loss"]) for r in progress.evals], dots=True),
+    ]
+    return chart(words("train.chart.loss"), lines, progress.total)
+
+
+def more_charts(progress: Progress, words: Words) -> str:
+    """Learning rate, gradient norm, speed and memory, one small picture each."""
+    wanted = (
+        ("train.n.rate", "learning_rate", 1.0),
+        ("train.n.norm", "grad_norm", 1.0),
+        ("train.n.tps", "tokens_per_second", 1.0),
+        ("train.n.memory", "host_memory", 2.0**30),
+        ("train.n.gpu", "gpu_memory", 2.0**30),
+    )
+    drawn = []
+    for key, field, unit in wanted:
+        points = [(r["step"], r[field] / unit) for r in progress.steps if r.get(field) is not None]
+        name = words(key) + (" (GB)" if unit > 1 else "")
+        drawn.append(chart(name, [Line(name, "var(--n-indigo)", points)], progress.total))
+    return f'<div class="n-grid">{"".join(drawn)}</div>'
+
+
+def samples(progress: Progress, words: Words) -> str:
+    """The newest answers first, grouped by step."""
+    if not progress.samples:
+        return f'<p class="n-empty">{words("train.samples.none")}</p>'
+    parts, shown = [], None
+    for row in reversed(progress.samples[-24:]):
+        if row["step"] != shown:
+            shown = row["step"]
+            parts.append(f'<span class="n-badge">{words("train.samples.step", step=shown)}</span>')
+        parts.append(f'<div class="n-sample"><q>{escape(row["prompt"])}</q>{escape(row["answer"]) or "–"}</div>')
+    return "".join(parts)
+
+
+def log(text: str, words: Words) -> str:
+    return f'<div class="n-log">{escape(text) or words("train.log.none")}</div>'
+
+
+def plan_line(plan: LaunchPlan, seconds: tuple[float, float] | None, words: Words) -> str:
+    """Fits or not, where, how much of how much, how long."""
+    where = {"cpu": "cpu", "single": "single"}.get(plan.placement, plan.placement)
+    time_text = words("train.time.unknown")
+    if seconds:
+        span = [duration(words, s) for s in seconds]
+        time_text = words("train.time.about", time=span[0] if span[0] == span[1] else "–".join(span))
+    kind = {"fits": "good", "tight": "warn", "too_big": "bad"}[plan.fit]
+    text = words(
+        "train.plan.line",
+        fit=words("train.plan." + plan.fit),
+        where=words("train.plan.where." + where, count=plan.processes),
+        need=size(plan.total),
+        have=size(plan.available),
+        time=time_text,
+    )
+    return f'<div class="n-note {kind}">{text}</div>'
+
+
+def memory_bar(plan: LaunchPlan, words: Words) -> str:
+    """One stacked bar against what is free, with a key."""
+    whole = max(plan.total, plan.available)
+    cells, keys = [], []
+    for (part, value), color in zip(plan.parts.items(), COLORS, strict=True):
+        if value <= 0:
+            continue
+        name = words("train.part." + part)
+        cells.append(f'<i style="width:{value / whole * 100:.2f}%;background:{color}" title="{name} {size(value)}"></i>')
+        keys.append(f'<span><i style="background:{color}"></i>{name} {size(value)}</span>')
+    return f'<div class="n-stack">{"".join(cells)}</div><div class="n-keys">{"".join(keys)}</div>'
+
+
+def error(text: str) -> str:
+    return f'<div class="n-note bad">{escape(text)}</div>'

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assets.errors import UserError
+from assets.files import Workspace
+from compare.engine import Arm, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
+from compare.worker import WorkerEngine
+
+SPEC = LoadSpec((Arm("a", "base"), Arm("b", "base", "adapter")))
+SLOW = Sampling(max_new_tokens=1000)
+
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[WorkerEngine]:
+    worker = WorkerEngine(Workspace(tmp_path).prepare(), tmp_path / "engine.log", "tests.fakes:ScriptedEngine")
+    yield worker
+    worker.unload()
+
+
+def say(text: str, *arms: str) -> dict[str, list[Message]]:
+    return {arm: [{"role": "user", "content": text}] for arm in arms or ("a", "b")}
+
+
+def gone(pid: int, within: float = 2.0) -> bool:
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def answers(engine: WorkerEngine, text: str = "one two") -> dict[str, Done]:
+    return {event.arm: event for event in engine.stream(say(text), None, Sampling()) if isinstance(event, Done)}
+
+
+def assert_works(engine: WorkerEngine) -> None:
+    assert {arm: done.reason for arm, done in answers(engine).items()} == {"a": "stop", "b": "stop"}
+
+
+def test_load_stream_unload(engine: WorkerEngine) -> None:
+    assert engine.health == "stopped" and engine.pid is None
+    events = list(engine.load(SPEC))
+    assert events[0] == Phase("engine.phase.start")
+    assert isinstance(events[-1], Loaded) and engine.loaded == events[-1]
+    assert engine.health == "ready" and engine.pid == int(events[-1].versions["pid"]) != os.getpid()
+    stream = list(engine.stream(say("하나 둘"), None, Sampling()))
+    assert "".join(e.text for e in stream if isinstance(e, Delta) and e.arm == "a") == "하나둘"
+    pid, start = engine.pid, time.monotonic()
+    engine.unload()
+    assert gone(pid, 0.1) and time.monotonic() - start < 2
+    assert engine.loaded is None and engine.health == "stopped"
+    with pytest.raises(UserError, match="not_loaded"):
+        next(engine.stream(say("x"), None, Sampling()))
+
+
+def test_cancel_ends_answers_and_the_next_one_is_whole(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    for script in ("slow", "hang"):
+        threading.Timer(0.15, engine.cancel).start()
+        start = time.monotonic()
+        done = [e for e in engine.stream(say(script), None, SLOW) if isinstance(e, Done)]
+        assert [e.reason for e in done] == ["cancelled"] * 2
+        assert time.monotonic() - start < 2
+        assert_works(engine)
+
+
+def test_closing_the_stream_cancels_and_loses_nothing_of_the_next(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    pid = engine.pid
+    for _ in range(3):
+        stream = engine.stream(say("slow"), None, SLOW)
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        assert_works(engine)
+    assert engine.pid == pid
+
+
+@pytest.mark.parametrize("script", ["hang", "slow"], ids=["prefill", "decode"])
+def test_kill_while_answering_costs_one_answer(engine: WorkerEngine, script: str) -> None:
+    list(engine.load(SPEC))
+    pid = engine.pid
+    assert pid is not None
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    done = [e for e in engine.stream(say(script), None, SLOW) if isinstance(e, Done)]
+    assert [(e.arm, e.reason, e.error) for e in done] == [(arm, "error", "engine.died") for arm in "ab"]
+    assert gone(pid)
+    assert engine.loaded is not None
+    assert_works(engine)
+    assert engine.pid != pid
+
+
+def test_kill_while_idle_goes_unnoticed(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    os.kill(engine.pid or 0, signal.SIGKILL)
+    assert_works(engine)
+
+
+def test_kill_while_loading(engine: WorkerEngine) -> None:
+    load = engine.load(LoadSpec((Arm("a", "hang"),)))
+    next(load), next(load)
+    assert engine.health == "loading" and engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="engine.died"):
+        next(load)
+    list(engine.load(SPEC))
+    assert_works(engine)
+
+
+def test_cancelling_a_load_ends_the_process(engine: WorkerEngine) -> None:
+    load = engine.load(LoadSpec((Arm("a", "hang"),)))
+    next(load), next(load)
+    pid = engine.pid or 0
+    engine.cancel()
+    with pytest.raises(UserError, match="load_cancelled"):
+        next(load)
+    assert gone(pid)
+    load = engine.load(LoadSpec((Arm("a", "hang"),)))
+    next(load), next(load)
+    pid = engine.pid or 0
+    load.close()  # type: ignore[attr-defined]
+    assert gone(pid) and engine.loaded is None
+    list(engine.load(SPEC))
+    assert_works(engine)
+
+
+def test_errors_keep_their_words_and_the_process(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    pid = engine.pid
+    with pytest.raises(UserError) as caught:
+        list(engine.load(LoadSpec((Arm("a", "missing"),))))
+    assert (caught.value.key, caught.value.values) == ("engine.adapter_not_found", {"adapter": "missing"})
+    assert engine.loaded is None and engine.pid == pid
+    with pytest.raises(UserError, match="engine.died"):
+        list(engine.load(LoadSpec((Arm("a", "broken"),))))
+    list(engine.load(SPEC))
+    assert_works(engine)
+
+
+@pytest.mark.parametrize("script", ["crash", "exit"])
+def test_an_engine_that_falls_over_is_replaced(engine: WorkerEngine, script: str, tmp_path: Path) -> None:
+    list(engine.load(SPEC))
+    done = answers(engine, script)
+    assert {(d.reason, d.error) for d in done.values()} == {("error", "engine.died")}
+    assert_works(engine)
+    if script == "crash":
+        assert "ZeroDivisionError" in (tmp_path / "engine.log").read_text()
+
+
+def test_unload_while_answering(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    threading.Timer(0.1, engine.unload).start()
+    done = [e for e in engine.stream(say("slow"), None, SLOW) if isinstance(e, Done)]
+    assert [e.reason for e in done] == ["cancelled"] * 2
+    assert engine.loaded is None
+
+
+def test_one_request_at_a_time(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    results: list[dict[str, Done]] = []
+    threads = [threading.Thread(target=lambda: results.append(answers(engine))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(results) == 6
+    assert all(done.reason == "stop" for result in results for done in result.values())
+
+
+def test_the_child_outlives_the_thread_that_asked_for_it(engine: WorkerEngine) -> None:
+    thread = threading.Thread(target=lambda: list(engine.load(SPEC)))
+    thread.start()
+    thread.join()
+    pid = engine.pid
+    time.sleep(0.3)
+    assert_works(engine)
+    assert engine.pid == pid
+
+
+def test_the_child_ends_with_its_parent_and_the_parent_stays_light(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from assets.files import Workspace
+from compare.engine import Arm, LoadSpec, Sampling
+from compare.worker import WorkerEngine
+engine = WorkerEngine(Workspace(Path({str(tmp_path)!r})).prepare(), Path({str(tmp_path)!r}) / "log", "tests.fakes:ScriptedEngine")
+list(engine.load(LoadSpec((Arm("a", "base"),))))
+stream = engine.stream({{"a": [{{"role": "user", "content": "hang"}}]}}, None, Sampling())
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+print(engine.pid, flush=True)
+next(stream)
+"""
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        time.sleep(0.2)
+        parent.kill()
+    assert gone(pid)
