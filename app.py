@@ -95,27 +95,31 @@ def page(words: Words, shared: Services) -> None:
     gr.Navbar(visible=False)
     top = gr.HTML(strip(words, shared.workspace), elem_id="n-head")
     with gr.Tabs(elem_id="tabs") as tabs:
-        with gr.Tab(words("app.tab.train"), id="train"):
+        with gr.Tab(words("app.tab.train"), id="train") as first:
             train = train_tab.build(words, shared.train)
         with gr.Tab(words("app.tab.compare"), id="compare", render_children=True) as second:
             compare = compare_tab.build(words, shared.compare)
         with gr.Tab(words("app.tab.results"), id="results", render_children=True) as third:
             results = results_tab.build(words, shared.compare)
     gr.Timer(5).tick(lambda: strip(words, shared.workspace), None, top, concurrency_limit=8, **HIDDEN)
-    _cross(train, compare, results, (tabs, second, third), shared)
+    _cross(train, compare, results, (tabs, first, second, third), shared)
 
 
-def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any], shared: Services) -> None:
+def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, Any], shared: Services) -> None:
     """What leads from one room to the other; they meet on disk, in the run's adapter folder."""
-    tabs, second, third = places
+    tabs, first, second, third = places
+    page_load = gr.context.Context.root_block.load
 
-    def hand_over(job_id: str) -> list[Any]:
+    def hand_over(session: Any, job_id: str, request: gr.Request) -> dict[Any, Any]:
         spec = shared.train.jobs.spec(job_id)
-        return [gr.update(selected="compare"), *compare.choose(spec.model.id, str(shared.train.jobs.folder(job_id) / "adapter"))]
+        adapter = str(shared.train.jobs.folder(job_id) / "adapter")
+        return {tabs: gr.update(selected="compare"), **compare.choose(session, spec.model.id, adapter, request)}
 
-    train.compare.click(hand_over, train.picked, [tabs, *compare.chosen], **HIDDEN)
-    second.select(compare.refresh, compare.refresh_inputs, compare.refreshed, **HIDDEN)
-    third.select(results.refresh, results.refresh_inputs, results.refreshed, **HIDDEN)
+    train.compare.click(hand_over, [compare.state, train.picked], [tabs, *compare.outputs], **HIDDEN)
+    compare.train.click(lambda: gr.update(selected="train"), None, tabs, **HIDDEN)
+    compare.show_on([page_load, second.select])
+    results.show_on([page_load, third.select])
+    results.compare.click(lambda: gr.update(selected="compare"), None, tabs, **HIDDEN)
 
 
 def build(shared: Services) -> gr.Blocks:

@@ -5,6 +5,7 @@ Covers: paths, atomic replacement, locked and synced appends, versioned JSON. Do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -87,12 +88,23 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that is being written to: a torn last line is left for the next reading."""
+    """The objects of a JSONL file that is being written to. A torn last line is left for the next reading; a torn line
+    that a writer left when it was killed is no line (see ``end_line``)."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    rows = []
+    for line in whole.split("\n"):  # not splitlines: answers may hold U+2028 and its like
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def end_line(path: Path) -> None:
+    """Close a line that a killed writer left torn, so that the next writer begins on a line of its own."""
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        append_line(path, "")
 
 
 def lock(path: Path, timeout: float = 30) -> FileLock:

@@ -8,6 +8,7 @@ own store or in memory; they are never written here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,12 @@ def _local(workspace: Workspace, model_id: str) -> ModelFiles | None:
     if model_id == STARTER and (starter / "source.json").exists():
         source = json.loads((starter / "source.json").read_text(encoding="utf-8"))
         return ModelFiles(model_id, starter, f"{source['package']} {source['package_version']}")
-    folder = Path(model_id).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(model_id).expanduser()
+        found = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long for a file, "~somebody" who is not here
+        raise UserError("hub.no_folder", id=model_id) from error
+    if found:
         if not (folder / "config.json").exists():
             raise UserError("hub.no_config", id=model_id)
         return ModelFiles(model_id, folder.resolve(), None)
@@ -89,6 +94,8 @@ def readable_errors(what: str) -> Iterator[None]:
         raise UserError("hub.offline", id=what) from error
     except errors.HfHubHTTPError as error:
         raise UserError("hub.trouble", id=what, reason=str(error).splitlines()[0]) from error
+    except errors.HTTPError as error:  # the transport's own: refused, timed out, no such host
+        raise UserError("hub.offline", id=what) from error
 
 
 def check_causal(files: ModelFiles) -> None:
@@ -120,9 +127,11 @@ def sign_in(token: str) -> None:
     from huggingface_hub import HfApi, login
     from huggingface_hub.errors import HfHubHTTPError
 
+    if not re.fullmatch("[!-~]+", token):  # anything else cannot stand in a header, and the refusal would quote it
+        raise UserError("train.hub.bad_token")
     try:
         with readable_errors("whoami"):
-            HfApi().whoami(token=token or "-")
+            HfApi().whoami(token=token)
     except UserError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise UserError("train.hub.bad_token") from error.__cause__

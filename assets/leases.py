@@ -39,16 +39,24 @@ def acquire(workspace: Workspace, devices: tuple[str, ...], holder: dict[str, An
     """All of the devices or none. ``holder`` (kind, id, name) is what others see; None when one of them is taken."""
     handles: list[int] = []
     for device in sorted(devices):
-        handle = os.open(_file(workspace, device), os.O_RDWR | os.O_CREAT, 0o644)
-        handles.append(handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        handles.append(os.open(_file(workspace, device), os.O_RDWR | os.O_CREAT, 0o644))
+        if not _locked(handles[-1]):
             Lease((), tuple(handles)).release()
             return None
     for device in devices:
         write_json(workspace.leases / f"{device}.json", {"since": time.time(), "pid": os.getpid(), **holder})
     return Lease(tuple(sorted(devices)), tuple(handles))
+
+
+def _locked(handle: int) -> bool:
+    """``holder`` takes the lock for an instant to look, so one refusal is not an answer."""
+    for _ in range(10):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.01)
+    return False
 
 
 def holder(workspace: Workspace, device: str) -> dict[str, Any] | None:
@@ -58,7 +66,7 @@ def holder(workspace: Workspace, device: str) -> dict[str, Any] | None:
         return None
     handle = os.open(path, os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not see each other
     except BlockingIOError:
         note = workspace.leases / f"{device}.json"
         return dict(read_json(note)) if note.exists() else {}

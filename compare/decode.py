@@ -88,13 +88,13 @@ class Decoder:
             self._seen = None
 
     def last_logits(self, prompt: Sequence[int]) -> torch.Tensor:
-        """Logits [rows, vocabulary] in float32 after ``prompt`` in every row, by the same path as answers. Then forgets."""
+        """Logits [rows, vocabulary] in float32 after ``prompt`` in every row, by the path of answers; then forgets."""
         prompts = {row: prompt for row in range(self.rows)}
         try:
             for _ in self._prefill(prompts, dict.fromkeys(prompts, len(prompt))):
                 pass
             self._place(prompts)
-            with self._adapters.attached(0, self.rows):
+            with torch.inference_mode(), self._adapters.attached(0, self.rows):
                 return self._forward(0, self.rows, self._span(len(prompt)))
         finally:
             self._parked.fill_(True)
@@ -109,7 +109,6 @@ class Decoder:
             self._prefill_chunk(waiting)
             yield Step()
 
-    @torch.inference_mode()
     def _prefill_chunk(self, waiting: Mapping[int, Sequence[int]]) -> None:
         low, high = min(waiting), max(waiting) + 1
         parts = {row: list(prompt[len(self._held[row]) : -1][: self._chunk]) for row, prompt in waiting.items()}
@@ -124,7 +123,7 @@ class Decoder:
         positions = torch.tensor(places, device=self._device)
         span = self._span(int(max(map(max, places))) + 1)
         self._cache.aim(low, high, torch.tensor(slots, device=self._device), span)
-        with self._adapters.attached(low, high):
+        with torch.inference_mode(), self._adapters.attached(low, high):
             self.model.base_model(
                 input_ids=torch.tensor(tokens, device=self._device),
                 position_ids=positions,
@@ -180,20 +179,19 @@ class Decoder:
                 self._parked[row] = True
         return Step(tokens, ended)  # type: ignore[arg-type]
 
-    @torch.inference_mode()
     def _step(self, low: int, high: int, span: int, sampler: Sampler) -> torch.Tensor:
         """Forward, draw, and move on by one: the part to capture. Drawn tokens [high - low, 1]."""
         rows = slice(low, high)
         seen = None if self._seen is None else self._seen[rows]
-        logits = self._forward(low, high, span)
-        drawn = sampler.draw(logits, self._positions[rows] + 1, seen)
-        if seen is not None:
-            seen.scatter_(1, drawn, True)
-        self._tokens[rows] = drawn
-        self._positions[rows] += ~self._parked[rows]
+        with torch.inference_mode():
+            logits = self._forward(low, high, span)
+            drawn = sampler.draw(logits, self._positions[rows] + 1, seen)
+            if seen is not None:
+                seen.scatter_(1, drawn, True)
+            self._tokens[rows] = drawn
+            self._positions[rows] += ~self._parked[rows]
         return drawn
 
-    @torch.inference_mode()
     def _forward(self, low: int, high: int, span: int) -> torch.Tensor:
         positions, parked = self._positions[low:high], self._parked[low:high]
         self._cache.aim(low, high, positions.masked_fill(parked, self._cache.capacity), span)

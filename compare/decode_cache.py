@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import Cache
 
 BUCKET = 256
 
 
-class RowCache(Cache):
-    """``keys[layer]`` and ``values[layer]``: [rows, kv_heads, capacity + 1, head_dim].
+class RowCache:
+    """What a transformers model asks of its ``past_key_values`` when positions and masks come with the call.
+
+    ``keys[layer]`` and ``values[layer]``: [rows, kv_heads, capacity + 1, head_dim].
 
     The last slot is scratch: padding and parked rows write there, and no mask ever shows it. Writing places K and V of
     rows ``low`` to ``high`` at ``slots`` ([high - low, q], aimed before each forward) and returns the first ``span``
@@ -23,7 +24,6 @@ class RowCache(Cache):
     """
 
     def __init__(self, rows: int) -> None:
-        super().__init__(layers=[])
         self.rows = rows
         self.capacity = 0
         self.keys: list[torch.Tensor] = []

@@ -26,9 +26,9 @@ def mix(word: torch.Tensor) -> torch.Tensor:
 
 
 def gumbel(seed: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Standard Gumbel noise for ``tokens`` [rows, n] at ``positions`` [rows, 1]; ``seed`` is a scalar. Float32 [rows, n].
+    """Standard Gumbel noise for ``tokens`` [rows, n] at ``positions`` [rows, 1]; ``seed`` is a scalar. Float32.
 
-    The bits come from integers and the logarithms are taken in float64, so that devices differ by one rounding at most.
+    The bits come from integers and the logarithms are taken in float64: devices differ by one rounding at most.
     """
     words = mix(mix(mix(seed & _WORD) ^ (seed >> 32) ^ positions) ^ tokens)
     uniform = ((words >> 8).double() + 0.5) / (1 << 24)
@@ -67,7 +67,7 @@ class Sampler:
         wanted = min(self._top_k or vocabulary, vocabulary)
         if wanted == vocabulary and not self._nucleus:
             return logits, torch.arange(vocabulary, device=logits.device).expand_as(logits)
-        # The head of the list nearly always holds the nucleus; where looking costs nothing, only a miss sorts all of it.
+        # The head of the list nearly always holds the nucleus; where looking costs nothing, only a miss sorts it all.
         size = min(wanted, SHORTLIST) if wanted == vocabulary and not logits.is_cuda else wanted
         scores, tokens = logits.topk(size)
         if not self._nucleus:

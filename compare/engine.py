@@ -27,7 +27,7 @@ PHASES = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing that answers. ``key`` is opaque; ``base`` a folder or Hub id; ``adapter`` a folder, a Hub id or nothing."""
+    """One thing that answers. ``key`` is opaque; ``base`` a folder or Hub id; ``adapter`` one too, or nothing."""
 
     key: str
     base: str
@@ -36,7 +36,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What to load. Arms of one base share one copy of it. ``templates`` maps an arm's key to a Jinja text of its own."""
+    """What to load. Arms of one base share one copy of it. ``templates``: an arm's key to its own Jinja text."""
 
     arms: tuple[Arm, ...]
     quantise: bool = True
@@ -53,7 +53,7 @@ class LoadSpec:
 class Sampling:
     """How to draw tokens; the same for every arm. ``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 are off.
 
-    ``top_p`` 0 keeps the best token alone; ``max_new_tokens`` 0 gives empty answers. UserError for what cannot be drawn.
+    ``top_p`` 0 keeps the best token alone; ``max_new_tokens`` 0 gives empty answers. UserError for impossible values.
     """
 
     temperature: float = 0.7
@@ -74,7 +74,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stage of loading. ``key`` is one of PHASES, ``done`` a share from 0 to 1 or nothing where it cannot be known."""
+    """A stage of loading. ``key`` is one of PHASES, ``done`` a share from 0 to 1, or None if unknown."""
 
     key: str
     done: float | None = None

@@ -281,15 +281,8 @@ def _infos(group: _Group) -> Iterator[tuple[Arm, ArmInfo]]:
     revision = revision_of(group.files)
     for arm, adapter in zip(group.arms, group.adapters, strict=True):
         template = group.formats[arm.key].template_hash
-        yield (
-            arm,
-            ArmInfo(
-                template,
-                revision,
-                adapter.sha256 if adapter else None,
-                adapter.parameters if adapter else 0,
-            ),
-        )
+        proof = (adapter.sha256, adapter.parameters) if adapter else (None, 0)
+        yield arm, ArmInfo(template, revision, *proof)
 
 
 def _versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ class _Stopped(Exception):
 
 
 def pick_device(wanted: str) -> torch.device:
-    """"auto" takes the first CUDA device, else the CPU. UserError for a device that is not there."""
+    """For "auto" the first CUDA device, else the CPU. UserError for a device that is not there."""
     if wanted == "auto":
         wanted = "cuda:0" if torch.cuda.is_available() else "cpu"
     device = torch.device(wanted)
@@ -63,9 +63,10 @@ def load_model(files: ModelFiles, quantise: bool, device: torch.device) -> Gener
         raise UserError(key, model=files.id) from error
     quantised = getattr(config, "quantization_config", None) is not None
     _check_room(files, quantise and not quantised, device)
-    options: dict[str, Any] = {"dtype": pick_dtype(device, quantise), "device_map": {"": device}, "use_safetensors": True}
+    dtype = pick_dtype(device, quantise)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
     if quantise and not quantised:  # an explicit None would switch off the detection of quantised checkpoints
-        options["quantization_config"] = _nf4(options["dtype"])
+        options["quantization_config"] = _nf4(dtype)
     try:
         model = yield from _with_progress(lambda: _read(files.folder, config, options))
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -80,7 +81,7 @@ def memory_held(device: torch.device) -> int:
 
 
 def revision_of(files: ModelFiles) -> str:
-    """The Hub commit or package version, or a digest of a local folder: config, tensor names and samples of the weights."""
+    """The Hub commit or package version, or a digest of a local folder: its config and samples of its weights."""
     if files.revision is not None:
         return files.revision
     digest = hashlib.sha256((files.folder / "config.json").read_bytes())
@@ -110,12 +111,13 @@ def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:
 
 
 def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
+    # float32 storage: training gathers it without changing a byte, and both rooms share quantised copies.
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
-        bnb_4bit_quant_storage=torch.float32,  # training gathers this storage without changing a byte; both share copies
+        bnb_4bit_quant_storage=torch.float32,
     )
 
 
@@ -139,17 +141,15 @@ def _prepare(model: Any) -> None:
 
 def _check_room(files: ModelFiles, quantise: bool, device: torch.device) -> None:
     """UserError("engine.no_memory") when the weights alone are larger than what is free."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
     needed = sum(_bytes_needed(path, quantise) for path in files.folder.glob("*.safetensors"))
     if needed > free:
         raise UserError("engine.no_memory", model=files.id)
 
 
 def _bytes_needed(path: Path, quantise: bool) -> float:
-    """From the file's header alone: matrices of the layers in NF4, the rest at two bytes; quantised files as they are."""
+    """From the file's header alone: layers' matrices in NF4, the rest at two bytes; quantised files as they are."""
     if not quantise:
         return path.stat().st_size
     with path.open("rb") as file:

@@ -17,7 +17,8 @@ def provenance(pair: Pair) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for side, key, candidate in sides:
         known = pair.loaded.arms.get(key)
-        record[side] = {"base": candidate.base, "name": candidate.name} | (asdict(known) if known else {})
+        named = {"model": candidate.model, "name": candidate.name, "base": candidate.base}
+        record[side] = named | (asdict(known) if known else {})
         if candidate.template:
             record[side]["template"] = candidate.template
     return record | {

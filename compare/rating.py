@@ -146,7 +146,7 @@ def from_cells(cells: Mapping[str, str], line: int = 0) -> Rating:
 
 def _read_json(column: str, text: str) -> Any:
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise UserError("ratings.bad_json", column=column) from error
     if not isinstance(value, _JSON[column]) or not _shaped(column, value):
@@ -156,6 +156,9 @@ def _read_json(column: str, text: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _shaped(column: str, value: Any) -> bool:

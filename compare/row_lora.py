@@ -71,7 +71,7 @@ def read_adapter(folder: Path, model: nn.Module, dtype: torch.dtype) -> Adapter:
     config = _read_config(folder)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in list(file.keys())}
     except SafetensorError as error:
         raise UserError("engine.adapter_damaged", adapter=folder.name) from error
     modules = dict(model.named_modules())
@@ -128,7 +128,8 @@ def _pairs(tensors: Mapping[str, torch.Tensor], adapter: str) -> dict[str, tuple
 
 def _find(name: str, modules: Mapping[str, nn.Module]) -> str | None:
     """The module's name in this model. Adapters of a multimodal checkpoint name its language part otherwise."""
-    for candidate in (name, *(name.replace(part, "model.") for part in ("model.language_model.", "language_model.model."))):
+    others = (name.replace(part, "model.") for part in ("model.language_model.", "language_model.model."))
+    for candidate in (name, *others):
         if isinstance(modules.get(candidate), nn.Linear):
             return candidate
     return None

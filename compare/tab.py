@@ -99,7 +99,7 @@ def _wire_talk(page: Page) -> None:
 
 def _wire_vote(page: Page) -> None:
     vote, state = page.vote, page.state
-    vote.choice.input(page.chosen, [state], [vote.details, *vote.groups.values()], **_quiet())
+    vote.choice.input(page.chosen, [state], [vote.details, vote.head, *vote.groups.values()], **_quiet())
     given = [state, vote.choice, vote.comment, *vote.radios]
     voted = vote.confirm.click(page.confirm, given, page.talking, **_quiet())
     voted.then(None, None, None, js=_INTO_VIEW.format("n-revealed"), api_visibility="private")

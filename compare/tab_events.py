@@ -119,14 +119,21 @@ class Page:
         return {self.setup.facts: ""}
 
     def load(
-        self, session: Session, base: str | None, other: str | None, system: str, template: str, request: gr.Request
+        self,
+        session: Session,
+        base: str | None,
+        other: str | None,
+        system: str | None,
+        template: str | None,
+        request: gr.Request,
     ) -> Iterator[Shown]:
         """Load the pair and show how far it is. Leaving the page does not stop it; cancelling does."""
         with self.telling():
             self.only_owner(request)
             yield {self.setup.load: gr.update(interactive=False)}
             session.picked = (base or "", other or "")
-            chosen = choose(self.services.workspace, *session.picked, Asked(template.strip(), system.strip()))
+            asked = Asked((template or "").strip(), (system or "").strip())
+            chosen = choose(self.services.workspace, *session.picked, asked)
             self.services.desk.load(chosen.first, chosen.second)
             session.editing = False
             session.clear()
@@ -206,7 +213,7 @@ class Page:
         answers = session.run(self.services.desk, sampling)
         try:
             next(answers)
-            yield self.paint_talk(session) | tab_vote.paint_blank(self.vote)
+            yield self.paint_talk(session) | tab_vote.paint_blank(self.vote, self.words)
             for ended in answers:
                 if ended or time.monotonic() - last >= FRAME:
                     last = time.monotonic()
@@ -235,7 +242,7 @@ class Page:
 
     def _put(self, session: Session, prompt: Any) -> Shown:
         session.clear()
-        shown = self.paint_talk(session) | tab_vote.paint_blank(self.vote)
+        shown = self.paint_talk(session) | tab_vote.paint_blank(self.vote, self.words)
         put = tab_talk.paint_prompt(self.talk, session.domain, prompt, session.rated, self.words)
         return {key: _merged(shown.get(key), value) for key, value in put.items()} | {
             key: value for key, value in shown.items() if key not in put
@@ -245,7 +252,7 @@ class Page:
         if session.ticket is None:
             session.blind = mode != "open"
             session.clear()
-        return self.paint(session) | tab_vote.paint_blank(self.vote)
+        return self.paint(session) | tab_vote.paint_blank(self.vote, self.words)
 
     def domain(self, session: Session, domain: str) -> Shown:
         session.domain = domain
@@ -265,7 +272,7 @@ class Page:
     def chosen(self, session: Session) -> Shown:
         if not session.can_vote or session.talk is None:
             return {self.vote.details: gr.update(visible=False)}
-        return tab_vote.paint_marks(self.vote, session.talk.question.domain)
+        return tab_vote.paint_marks(self.vote, session.talk.question.domain, self.words)
 
     def confirm(self, session: Session, choice: str | None, comment: str, *marks: int | None) -> Shown:
         """Store the vote and reveal; once, however often it is pressed."""

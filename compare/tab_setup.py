@@ -27,6 +27,7 @@ from compare.session import Session
 class SetupPanel:
     """Components. ``train`` leads to the training tab; app.py gives it its event."""
 
+    top: gr.Row
     line: gr.HTML
     tools: gr.Row
     change: gr.Button
@@ -52,7 +53,7 @@ class SetupPanel:
 
 def build(words: Words) -> SetupPanel:
     """The pickers are empty until ``paint`` fills them for somebody who may load: the page itself names no model."""
-    with gr.Row(elem_classes="n-loaded"):
+    with gr.Row(elem_classes="n-loaded") as top:
         line = gr.HTML(views.loaded_line(None, False, words))
         with gr.Row(visible=False, elem_classes="n-tools") as tools:
             change = gr.Button(words("compare.change"), size="sm", min_width=72)
@@ -73,8 +74,8 @@ def build(words: Words) -> SetupPanel:
             cancel = gr.Button(words("compare.cancel"), visible=False)
             back = gr.Button(words("compare.back"), visible=False)
     return SetupPanel(
-        line, tools, change, unload, card, empty, train, base, other, foreign, system, template, facts, progress, load,
-        cancel, back,
+        top, line, tools, change, unload, card, empty, train, base, other, foreign, system, template, facts, progress,
+        load, cancel, back,
     )  # fmt: skip
 
 
@@ -110,8 +111,9 @@ def paint(
     if pair is None and not owner:
         line = f'<p class="n-sub">{words("compare.none_loaded.visitor")}</p>'
     shown = {
-        panel.line: gr.update(value=line, visible=not open_),
-        panel.tools: gr.update(visible=owner and not open_),
+        panel.top: gr.update(visible=not open_),
+        panel.line: line,
+        panel.tools: gr.update(visible=owner),
         panel.card: gr.update(visible=open_),
         panel.progress: views.loading(loading, words) if open_ else "",
         panel.load: gr.update(visible=not busy),

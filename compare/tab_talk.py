@@ -20,7 +20,6 @@ from compare.criteria import DOMAINS
 from compare.engine import Sampling
 from compare.session import PLACES, Session
 
-SHOWN_DOMAINS = DOMAINS
 DEFAULT = Sampling()
 
 
@@ -28,11 +27,11 @@ DEFAULT = Sampling()
 class TalkPanel:
     """Components of the question card and the panes."""
 
-    card: gr.Column
     mode: gr.Radio
     hint: gr.HTML
+    card: gr.Column
+    pick: gr.Column
     domain: gr.Radio
-    choose: gr.Row
     prompt: gr.Dropdown
     following: gr.Button
     before: gr.HTML
@@ -85,18 +84,7 @@ def build(words: Words) -> TalkPanel:
         )
         hint = gr.HTML(_hint(True, words))
     with gr.Column(elem_classes="n-card n-question") as card:
-        domain = gr.Radio(
-            [(words(f"compare.domain.{d}"), d) for d in SHOWN_DOMAINS],
-            value="emotion",
-            show_label=False,
-            container=False,
-            elem_classes="n-pills",
-            elem_id="n-domain",
-        )
-        with gr.Row(elem_classes="n-choose") as choose:
-            prompt = gr.Dropdown([], show_label=False, container=False, scale=5, elem_id="n-prompt")
-            following = gr.Button(words("compare.prompt.next"), scale=0, min_width=110)
-        before = gr.HTML(visible=False)
+        pick, domain, prompt, following, before = _pick(words)
         text = gr.Textbox(show_label=False, container=False, lines=2, max_lines=8, elem_id="n-text")
         with gr.Accordion(words("compare.reference"), open=False, visible=False, elem_classes="n-fold") as reference:
             answer = gr.HTML()
@@ -109,9 +97,26 @@ def build(words: Words) -> TalkPanel:
     with gr.Row(equal_height=True, elem_classes="n-panes"):
         left, right = (_pane(place, words) for place in PLACES)
     return TalkPanel(
-        card, mode, hint, domain, choose, prompt, following, before, text, reference, answer, ask, stop, again, clear,
+        mode, hint, card, pick, domain, prompt, following, before, text, reference, answer, ask, stop, again, clear,
         *settings, left, right,
     )  # fmt: skip
+
+
+def _pick(words: Words) -> tuple[gr.Column, gr.Radio, gr.Dropdown, gr.Button, gr.HTML]:
+    with gr.Column(elem_classes="n-plain") as pick:
+        with gr.Row(elem_classes="n-choose"):
+            domain = gr.Radio(
+                [(words(f"compare.domain.{d}"), d) for d in DOMAINS],
+                value="emotion",
+                show_label=False,
+                container=False,
+                elem_classes="n-pills",
+                elem_id="n-domain",
+            )
+            prompt = gr.Dropdown([], show_label=False, container=False, scale=5, elem_id="n-prompt")
+            following = gr.Button(words("compare.prompt.next"), scale=0, min_width=110)
+        before = gr.HTML(visible=False)
+    return pick, domain, prompt, following, before
 
 
 def _settings(words: Words) -> tuple[gr.Textbox, gr.Slider, gr.Slider, gr.Slider, gr.Number]:
@@ -130,9 +135,8 @@ def _settings(words: Words) -> tuple[gr.Textbox, gr.Slider, gr.Slider, gr.Slider
 
 def _pane(place: str, words: Words) -> gr.HTML:
     empty = Session().panes()[0]
-    return gr.HTML(
-        views.pane(empty, place, words), elem_classes=["n-answer", "n-card", f"n-{place}"], elem_id=f"n-pane-{place}"
-    )
+    with gr.Column(elem_classes=["n-answer", "n-card", f"n-{place}"], elem_id=f"n-pane-{place}"):
+        return gr.HTML(views.pane(empty, place, words))
 
 
 def _hint(blind: bool, words: Words) -> str:
@@ -142,7 +146,7 @@ def _hint(blind: bool, words: Words) -> str:
 def paint(panel: TalkPanel, session: Session, ready: bool, words: Words) -> dict[Any, Any]:
     """Every part that depends on the stage. ``ready`` says whether anything is loaded."""
     stage = session.stage
-    busy, calm = stage == "busy", gr.update(interactive=stage != "busy")
+    busy = stage == "busy"
     more = stage == "answered"
     label = {"answered": "compare.follow", "stopped": "compare.again"}.get(stage, "compare.ask")
     voting = session.can_vote
@@ -155,16 +159,15 @@ def paint(panel: TalkPanel, session: Session, ready: bool, words: Words) -> dict
     return {
         panel.mode: gr.update(value="blind" if session.blind else "open", interactive=not busy),
         panel.hint: _hint(session.blind, words),
-        panel.domain: calm,
-        panel.prompt: calm,
-        panel.following: gr.update(interactive=not busy, visible=stage != "revealed"),
+        panel.card: gr.update(visible=stage != "revealed"),
+        panel.pick: gr.update(visible=stage == "ready"),
         panel.text: gr.update(
             interactive=not busy, placeholder=words("compare.text.more" if more else "compare.text.first")
         ),
         panel.ask: asking,
         panel.stop: gr.update(visible=busy),
         panel.again: gr.update(visible=more, interactive=ready),
-        panel.clear: gr.update(visible=stage in ("answered", "stopped", "revealed")),
+        panel.clear: gr.update(visible=stage in ("answered", "stopped")),
     } | paint_panes(panel, session, words)
 
 
@@ -186,8 +189,8 @@ def paint_prompt(
     before = views.context(prompt, words)
     return {
         panel.domain: gr.update(value=domain),
-        panel.choose: gr.update(visible=bool(listed)),
-        panel.prompt: gr.update(choices=choices, value=prompt.id if prompt else None),
+        panel.prompt: gr.update(choices=choices, value=prompt.id if prompt else None, visible=bool(listed)),
+        panel.following: gr.update(visible=bool(listed)),
         panel.text: gr.update(value=prompt.messages[-1]["content"] if prompt else ""),
         panel.before: gr.update(value=before, visible=bool(before)),
         panel.reference: gr.update(visible=bool(prompt and prompt.reference), open=False),

@@ -38,6 +38,7 @@ class VotePanel:
     marks: tuple[Mark, ...]
     comment: gr.Textbox
     bar: gr.Column
+    head: gr.HTML
     choice: gr.Radio
     confirm: gr.Button
     revealed: gr.Column
@@ -47,7 +48,7 @@ class VotePanel:
 
     @property
     def outputs(self) -> list[Any]:
-        bar = [self.bar, self.choice, self.confirm, self.revealed, self.result, self.following, self.undo]
+        bar = [self.bar, self.head, self.choice, self.confirm, self.revealed, self.result, self.following, self.undo]
         return [self.details, *self.groups.values(), *self.radios, self.comment, *bar]
 
     @property
@@ -57,14 +58,14 @@ class VotePanel:
 
 def build(words: Words) -> VotePanel:
     marks: list[Mark] = []
-    with gr.Column(visible=False, elem_classes="n-card n-marks") as details:
+    with gr.Column(visible=False, elem_classes="n-card n-marks", elem_id="n-marks") as details:
         gr.HTML(f'<h3 class="n-h">{words("compare.marks")}</h3>')
         groups = {domain: _group(domain, criteria, marks, words) for domain, criteria in CRITERIA.items()}
         comment = gr.Textbox(
             label=words("compare.comment"), placeholder=words("compare.comment.placeholder"), lines=1, max_lines=6
         )
-    with gr.Column(visible=False, elem_classes="n-plain n-sticky n-votebar", elem_id="n-votebar") as bar:
-        gr.HTML(f'<p class="n-ask">{words("compare.vote")}<span>{words("compare.vote.keys")}</span></p>')
+    with gr.Column(visible=False, elem_classes="n-sticky n-votebar", elem_id="n-votebar") as bar:
+        head = gr.HTML(views.vote_head(False, words))
         with gr.Row(elem_classes="n-vote"):
             choice = gr.Radio(
                 [(words(f"compare.vote.{c}"), c) for c in CHOICES],
@@ -76,13 +77,13 @@ def build(words: Words) -> VotePanel:
             confirm = gr.Button(
                 words("compare.confirm"), variant="primary", elem_id="n-confirm", scale=0, min_width=120
             )
-    with gr.Column(visible=False, elem_classes="n-card", elem_id="n-revealed") as revealed:
+    with gr.Column(visible=False, elem_classes="n-sticky n-votebar", elem_id="n-revealed") as revealed:
         result = gr.HTML()
         with gr.Row(elem_classes="n-actions"):
             following = gr.Button(words("compare.prompt.next"), variant="primary", elem_id="n-next")
             undo = gr.Button(words("compare.undo"))
     return VotePanel(
-        details, groups, tuple(marks), comment, bar, choice, confirm, revealed, result, following, undo
+        details, groups, tuple(marks), comment, bar, head, choice, confirm, revealed, result, following, undo
     )  # fmt: skip
 
 
@@ -124,15 +125,16 @@ def paint(panel: VotePanel, session: Session, words: Words) -> dict[Any, Any]:
     }
 
 
-def paint_blank(panel: VotePanel) -> dict[Any, Any]:
+def paint_blank(panel: VotePanel, words: Words) -> dict[Any, Any]:
     """Nothing chosen yet: for a new pair of answers."""
     blank: dict[Any, Any] = {panel.details: gr.update(visible=False), panel.choice: None, panel.comment: ""}
+    blank[panel.head] = views.vote_head(False, words)
     return blank | dict.fromkeys(panel.radios)
 
 
-def paint_marks(panel: VotePanel, domain: str) -> dict[Any, Any]:
+def paint_marks(panel: VotePanel, domain: str, words: Words) -> dict[Any, Any]:
     """The scales of a domain, once a choice is made."""
     shown = domain if domain in panel.groups else "general"
-    return {panel.details: gr.update(visible=True)} | {
+    return {panel.details: gr.update(visible=True), panel.head: views.vote_head(True, words)} | {
         group: gr.update(visible=name == shown) for name, group in panel.groups.items()
     }

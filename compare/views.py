@@ -61,8 +61,17 @@ def _turn(turn: Message) -> str:
 
 
 def _answer(shown: Pane) -> str:
-    caret = '<i class="n-caret"></i>' if shown.streaming else ""
-    return f'<div class="n-it n-now">{markup.html(shown.text, growing=shown.streaming)}{caret}</div>'
+    text = markup.html(shown.text, growing=shown.streaming)
+    if shown.streaming:
+        text = _with_caret(text)
+    return f'<div class="n-it n-now">{text}</div>'
+
+
+def _with_caret(text: str) -> str:
+    """A caret right behind the last letter, inside whatever block that stands in."""
+    caret = '<i class="n-caret"></i>'
+    end = next((e for e in ("</span></p>", "</p>", "</code></pre>") if text.endswith(e)), "")
+    return text.removesuffix(end) + caret + end
 
 
 def _ending(shown: Pane, words: Words, waiting: int) -> str:
@@ -93,6 +102,12 @@ def reference(prompt: Prompt | None) -> str:
     return f'<div class="n-reference">{escape(prompt.reference)}</div>' if prompt and prompt.reference else ""
 
 
+def vote_head(chosen: bool, words: Words) -> str:
+    """The line over the choices: the question, then where to say more."""
+    text = f'<a href="#n-marks">{words("compare.more")}</a>' if chosen else words("compare.vote")
+    return f'<p class="n-ask">{text}<span>{words("compare.vote.keys")}</span></p>'
+
+
 def first_words(prompt: Prompt, number: int, rated: bool, letters: int = 34) -> str:
     """A prompt's line in the picker."""
     text = " ".join(prompt.messages[-1]["content"].split())
@@ -103,11 +118,12 @@ def first_words(prompt: Prompt, number: int, rated: bool, letters: int = 34) -> 
 def loaded_line(pair: Pair | None, named: bool, words: Words) -> str:
     """One line about what is loaded. ``named`` False leaves both names out: raters must not see them yet."""
     if pair is None:
-        return f'<div class="n-line"><span class="n-dot off"></span>{words("compare.none_loaded")}</div>'
+        none = f'<i class="n-dot off"></i>{words("compare.none_loaded")}'
+        return f'<div class="n-line"><span class="n-pair">{none}</span></div>'
     names = " · ".join(f"<b>{escape(c.name)}</b>" for c in pair.candidates) if named else words("compare.pair.hidden")
     device = words("compare.device.gpu" if pair.loaded.device.startswith("cuda") else "compare.device.cpu")
     chips = f'<span class="n-chip">{device} · {size(pair.loaded.memory_bytes)}</span>{check_badge(pair, words)}'
-    return f'<div class="n-line"><span class="n-dot"></span><span class="n-pair">{names}</span>{chips}</div>'
+    return f'<div class="n-line"><span class="n-pair"><i class="n-dot"></i>{names}</span>{chips}</div>'
 
 
 def check_badge(pair: Pair, words: Words) -> str:
@@ -144,15 +160,15 @@ def sentence(error: Exception, words: Words) -> str:
 
 
 def revealed(session: Session, words: Words) -> str:
-    """After the vote: who stood where, the choice in words, and the proof, folded."""
+    """After the vote: the choice in words, who stood where, and the proof, folded."""
     talk = session.talk
     if talk is None or talk.reveal is None or talk.rating is None:
         return ""
     left, right = session.panes()
-    sides = "".join(_side(shown, place, words) for shown, place in ((left, "left"), (right, "right")))
     result = words("compare.undone") if talk.undone else _result(left, right, talk.rating.winner, words)
+    who = words("compare.who", left=escape(left.name or ""), right=escape(right.name or ""))
     return (
-        f'<div class="n-reveal"><p class="n-h">{result}</p><div class="n-sides">{sides}</div>'
+        f'<div class="n-reveal"><p class="n-h">{result}</p><p class="n-sub">{who}</p>'
         f'<details><summary>{words("compare.proof")}</summary>{_proof(talk.pair, words)}</details></div>'
     )
 
@@ -164,15 +180,6 @@ def _result(left: Pane, right: Pane, winner: str, words: Words) -> str:
     if {won.kind, lost.kind} == {"tuned", "base"}:
         return words(f"compare.result.{won.kind}")
     return words("compare.result.named", name=escape(won.name or ""))
-
-
-def _side(shown: Pane, place: str, words: Words) -> str:
-    figures = _figures(shown.done, words)
-    return (
-        f'<div class="n-{place}"><b class="n-letter">{words("compare.side." + place)}</b>'
-        f'<div><span class="n-who">{escape(shown.name or "")}</span> {_kind(shown, words)}'
-        f'<p class="n-sub">{figures}</p></div></div>'
-    )
 
 
 def _proof(pair: Pair, words: Words) -> str:

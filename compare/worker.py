@@ -1,4 +1,4 @@
-"""The local engine in a process of its own, so that a CUDA fault or an out-of-memory kill costs one answer, not the page.
+"""The local engine in a process of its own, so that a CUDA fault or an out-of-memory kill costs one answer.
 
 Covers: starting the process, a pipe of typed messages, cancelling, noticing its death, starting again with what was
 loaded. Does not cover: what the engine does; this module never imports torch, only its child does. POSIX only.
@@ -72,7 +72,7 @@ class WorkerEngine:
         return child.process.pid if child is not None and child.alive else None
 
     def load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
-        """See Engine. Ending the iterator early, or ``cancel``, kills the child; then UserError("engine.load_cancelled")."""
+        """See Engine. Closing early or ``cancel`` kills the child; the latter raises "engine.load_cancelled"."""
         with self._turn():
             self._forget()
             try:
@@ -88,7 +88,7 @@ class WorkerEngine:
     def stream(
         self, turns: Mapping[str, Sequence[Message]], system: str | None, sampling: Sampling
     ) -> Iterator[Delta | Done]:
-        """See Engine. When the child dies every open answer ends in Done("error", "engine.died" or "…out_of_memory")."""
+        """See Engine. When the child dies each open answer ends in Done("error", "engine.died" or "…out_of_memory")."""
         with self._turn():
             spec = self._spec
             if spec is None:

@@ -22,7 +22,7 @@ SPREAD = (0.75, 1.6)
 
 def speed(jobs: Jobs, spec: TrainSpec, plan: LaunchPlan, cores: int) -> float | None:
     """Tokens per second: the median of earlier runs of the same model, method and placement, else the starter's default."""
-    found = []
+    found: list[float] = []
     for job in jobs.list()[:20]:
         if job.facts.get("model") != spec.model.id or job.facts.get("method") != spec.method:
             continue

@@ -7,6 +7,8 @@ change of state happens under one OS lock.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -33,7 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Job:
-    """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start time)."""
+    """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start in
+    seconds since boot)."""
 
     id: str
     name: str
@@ -55,11 +58,16 @@ class Job:
 
 
 def identity(pid: int) -> tuple[int, float] | None:
-    """A process's pid with its start time, which together name it for good; None when there is none."""
+    """A process's pid with its start time, which together name it; None when there is none."""
     try:
-        return pid, psutil.Process(pid).create_time()
+        return pid, _start(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return None
+
+
+def _start(process: psutil.Process) -> float:
+    """Seconds since boot: the time of day that psutil gives moves when somebody sets the clock."""
+    return round(process.create_time() - psutil.boot_time(), 2)
 
 
 def alive(who: tuple[int, float] | None) -> bool:
@@ -67,7 +75,7 @@ def alive(who: tuple[int, float] | None) -> bool:
         return False
     try:
         process = psutil.Process(who[0])
-        return process.create_time() == who[1] and process.status() != psutil.STATUS_ZOMBIE
+        return _start(process) == who[1] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -97,20 +105,23 @@ class Jobs:
         return path
 
     def get(self, job_id: str) -> Job:
-        """A job as it is now; one whose supervisor is gone has failed, and is marked so."""
-        job = from_dict(read_json(self.folder(job_id) / "job.json"))
-        if job.state in ("starting", "running") and not alive(job.supervisor):
-            with self._lock():
-                job = from_dict(read_json(self.folder(job_id) / "job.json"))
-                if job.state in ("starting", "running") and not alive(job.supervisor):
-                    job = replace(job, state="failed", ended=time.time(), error={"key": "jobs.killed", "values": {}})
-                    self.save(job)
-        return job
+        """A job as it is now. One whose supervisor is gone has failed; that is told, not written, so a full disk hides nothing."""
+        file = self.folder(job_id) / "job.json"
+        job = from_dict(read_json(file))
+        if not _lost(job):
+            return job
+        job = from_dict(read_json(file))  # its supervisor may have written the end just before it left
+        if not _lost(job):
+            return job
+        return replace(job, state="failed", ended=file.stat().st_mtime, error={"key": "jobs.killed", "values": {}})
 
     def list(self) -> list[Job]:
         """All jobs, newest first."""
-        ids = [path.parent.name for path in self.workspace.jobs.glob("*/job.json")]
-        return sorted((self.get(i) for i in ids), key=lambda j: j.created, reverse=True)
+        found = []
+        for path in self.workspace.jobs.glob("*/job.json"):
+            with contextlib.suppress(FileNotFoundError):  # deleted by somebody else in this moment
+                found.append(self.get(path.parent.name))
+        return sorted(found, key=lambda j: j.created, reverse=True)
 
     def spec(self, job_id: str) -> specs.TrainSpec:
         return specs.from_yaml((self.folder(job_id) / "spec.yaml").read_text(encoding="utf-8"))
@@ -121,6 +132,13 @@ class Jobs:
     def save(self, job: Job) -> None:
         write_json(self.workspace.jobs / job.id / "job.json", asdict(job))
 
+    def change(self, job_id: str, **values: Any) -> Job:
+        """Set fields of a job, after whoever is changing it now."""
+        with self._lock():
+            job = replace(from_dict(read_json(self.folder(job_id) / "job.json")), **values)
+            self.save(job)
+        return job
+
     def new_folder(self) -> Path:
         """A place for a job that is not there yet."""
         return self.workspace.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -128,18 +146,28 @@ class Jobs:
     def create(self, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path, request: str) -> Job:
         """Queue a run and start it if its devices are free. A ``request`` seen before gives the job it made then."""
         with self._lock():
-            same = [job for job in self.list() if job.request == request]
+            same = [job for job in self.list() if request and job.request == request]
             if same:
                 return same[0]
-            folder.mkdir(parents=True)
-            write_atomic(folder / "spec.yaml", spec.to_yaml())
-            write_json(folder / "plan.json", plan.to_dict())
-            for name, text in plan.files.items():
-                write_atomic(folder / name, text)
             job = Job(folder.name, spec.name or folder.name, "queued", time.time(), request, facts=_facts(spec))
-            self.save(job)
+            try:
+                self._write(job, spec, plan, folder)
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                if error.errno == errno.ENOSPC:
+                    raise UserError("train.disk_full") from error
+                raise
         self.start_next()
         return self.get(job.id)
+
+    def _write(self, job: Job, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path) -> None:
+        """job.json comes last: a folder without it is no job."""
+        folder.mkdir(parents=True)
+        write_atomic(folder / "spec.yaml", spec.to_yaml())
+        write_json(folder / "plan.json", plan.to_dict())
+        for name, text in plan.files.items():
+            write_atomic(folder / name, text)
+        self.save(job)
 
     def stop(self, job_id: str) -> None:
         """Ask a run to save and stop; one that is still queued is simply taken out."""
@@ -159,8 +187,8 @@ class Jobs:
             job = self.get(job_id)
             if job.state in ("stopped", "failed"):
                 (self.folder(job_id) / "stop").unlink(missing_ok=True)
-                job = replace(job, state="queued", ended=None, error=None, exit_code=None, attempt=job.attempt + 1)
-                self.save(job)
+                fresh: dict[str, Any] = {"ended": None, "error": None, "exit_code": None, "supervisor": None}
+                self.save(replace(job, state="queued", attempt=job.attempt + 1, **fresh))
         self.start_next()
         return self.get(job_id)
 
@@ -195,6 +223,10 @@ class Jobs:
 
     def _lock(self) -> Any:
         return lock(self.workspace.jobs / "queue")
+
+
+def _lost(job: Job) -> bool:
+    return job.state in ("starting", "running") and not alive(job.supervisor)
 
 
 def _environment() -> dict[str, str]:

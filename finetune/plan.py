@@ -98,7 +98,7 @@ def _wanted(spec: TrainSpec, machine: Machine) -> tuple[Gpu, ...]:
     if spec.hardware.gpus.strip() in ("", "cpu"):
         return ()
     known = {str(g.index): g for g in machine.gpus}
-    wanted = [index.strip() for index in spec.hardware.gpus.split(",")]
+    wanted = list(dict.fromkeys(index.strip() for index in spec.hardware.gpus.split(",")))
     for index in wanted:
         if index not in known:
             raise UserError("plan.no_such_gpu", index=index, count=len(known))

@@ -36,7 +36,7 @@ class Progress:
 
     def latest(self, key: str) -> float | None:
         """The newest value of a number such as "loss" or "tokens_per_second"."""
-        return next((row[key] for row in reversed(self.steps) if row.get(key) is not None), None)
+        return next((float(row[key]) for row in reversed(self.steps) if row.get(key) is not None), None)
 
 
 def phase_of(folder: Path) -> str | None:
@@ -88,7 +88,7 @@ def _eta(
     every = facts.get("eval_every") or total
     left_evals = total // every - step // every
     per_eval = median([row["seconds"] for row in evals[-3:]]) if evals else 0.0
-    return median(seconds) * (total - step) + per_eval * left_evals
+    return float(median(seconds) * (total - step) + per_eval * left_evals)
 
 
 def tail(file: Path, size: int = 20_000) -> str:
@@ -102,4 +102,4 @@ def tail(file: Path, size: int = 20_000) -> str:
         data = log.read()
     text = data.decode("utf-8", errors="replace")
     text = text if length <= size else text.split("\n", 1)[-1]
-    return "\n".join(line.rsplit("\r", 1)[-1] for line in text.splitlines())
+    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n"))

@@ -119,9 +119,9 @@ class TrainSpec:
         for value, allowed, key in _choices(self):
             if value not in allowed:
                 raise UserError("spec.choice", field=key, value=value, allowed=", ".join(allowed))
-        for value, low, high, key in _ranges(self):
-            if not math.isfinite(value) or not low <= value <= high:
-                raise UserError("spec.range", field=key, value=value, low=f"{low:g}", high=f"{high:g}")
+        for number, low, high, key in _ranges(self):
+            if not math.isfinite(number) or not low <= number <= high:
+                raise UserError("spec.range", field=key, value=number, low=f"{low:g}", high=f"{high:g}")
         if not self.schedule.steps and self.schedule.epochs <= 0:
             raise UserError("spec.no_length")
 
@@ -179,7 +179,9 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
             raise UserError("spec.unknown_field", field=f"{where}{key}")
     ready = dict(values)
     for name, part in _PARTS.items() if kind is TrainSpec else ():
-        if isinstance(ready.get(name), dict):
+        if name in ready and not isinstance(ready[name], dict):
+            raise UserError("spec.not_entries", field=name)
+        if name in ready:
             ready[name] = _build(part, ready[name], f"{name}.")
     for name, value in ready.items():
         ready[name] = _cast(value, str(known[name].type), f"{where}{name}")
@@ -187,7 +189,7 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
 
 
 def _cast(value: Any, annotation: str, where: str) -> Any:
-    """YAML reads 1e-3 as text and 1 as a whole number; both are fine where a number is meant."""
+    """YAML reads 1e-3 as text and 1 as a whole number; both are fine where a number is meant, as is 0 in a list of GPUs."""
     if is_dataclass(value):
         return value
     try:
@@ -201,7 +203,23 @@ def _cast(value: Any, annotation: str, where: str) -> Any:
         raise UserError("spec.not_a_number", field=where, value=value) from None
     if annotation == "bool" and not isinstance(value, bool):
         raise UserError("spec.choice", field=where, value=value, allowed="true, false")
+    if annotation.startswith("dict"):
+        return _texts(value, where)
+    if annotation.startswith("str") and not (value is None and annotation.endswith("None")):
+        return _text(value, where)
     return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UserError("spec.not_text", field=where, value=value)
+    return str(value)
+
+
+def _texts(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise UserError("spec.not_entries", field=where)
+    return {_text(k, where): _text(v, f"{where}.{k}") for k, v in value.items()}
 
 
 _PARTS: dict[str, type[Any]] = {

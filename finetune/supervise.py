@@ -14,12 +14,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from assets.files import Workspace, read_json
-from assets.leases import Lease, acquire
+from assets.files import Workspace, end_line, read_json
+from assets.leases import Lease, acquire, holder
 from finetune.jobs import ROOT, Job, Jobs, identity
 from finetune.plan import LaunchPlan
 from finetune.progress import phase_of
@@ -33,20 +32,19 @@ POLL = 0.3
 def main(workspace: Workspace, job_id: str) -> None:
     """Run one job from start to end."""
     jobs = Jobs(workspace)
-    job = replace(jobs.get(job_id), supervisor=identity(os.getpid()))
-    plan = jobs.plan(job_id)
+    job = jobs.change(job_id, supervisor=identity(os.getpid()))
+    plan, folder = jobs.plan(job_id), jobs.folder(job_id)
     lease = _take(workspace, plan, job)
     if lease is None:
-        jobs.save(replace(job, state="queued", supervisor=None))
+        jobs.change(job_id, state="stopped" if jobs.stopping(job_id) else "queued", supervisor=None)
         return
-    folder = jobs.folder(job_id)
-    job = replace(job, state="running", started=job.started or time.time())
-    jobs.save(job)
+    jobs.change(job_id, state="running", started=job.started or time.time())
     signal.signal(signal.SIGTERM, lambda *_: (folder / "stop").write_text("shutdown", encoding="utf-8"))
     oom_before = _oom_kills()
     code = _run(folder, plan, lease)
     lease.release()
-    jobs.save(_ended(job, folder, code, _oom_kills() > oom_before))
+    jobs.change(job_id, **_ended(folder, code, _oom_kills() > oom_before))
+    _wait_until_free(workspace, plan)
     jobs.start_next()
 
 
@@ -59,10 +57,20 @@ def _take(workspace: Workspace, plan: LaunchPlan, job: Job) -> Lease | None:
         time.sleep(POLL)
 
 
+def _wait_until_free(workspace: Workspace, plan: LaunchPlan) -> None:
+    """A rank that was killed keeps its part of the lease until the kernel is done with it; the next job needs all of it."""
+    deadline = time.monotonic() + LEASE_WAIT
+    while any(holder(workspace, d) is not None for d in plan.devices) and time.monotonic() < deadline:
+        time.sleep(POLL)
+
+
 def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
     """Start the ranks, wait for them, leave nothing behind. The exit code, negative for a signal."""
     (folder / "error.json").unlink(missing_ok=True)
-    env = {**os.environ, **plan.env, "NARANHI_JOB": folder.name, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        end_line(folder / name)
+    own = {"NARANHI_JOB": folder.name, "NARANHI_HOME": str(folder.parent.parent)}
+    env = {**os.environ, **plan.env, **own, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen(
             plan.argv,
@@ -99,13 +107,14 @@ def _give_up(folder: Path, waited: float) -> bool:
     return phase_of(folder) in (None, "start", "download", "quantise", "load") or waited > STOP_GRACE
 
 
-def _ended(job: Job, folder: Path, code: int, out_of_memory: bool) -> Job:
-    job = replace(job, ended=time.time(), exit_code=code, supervisor=None)
+def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
+    """The fields of a job that has come to an end."""
+    fields: dict[str, Any] = {"ended": time.time(), "exit_code": code, "supervisor": None}
     if code == STOPPED:
-        return replace(job, state="stopped")
+        return fields | {"state": "stopped"}
     if code == 0 and (folder / "run.json").exists() and (folder / "adapter" / "adapter_model.safetensors").exists():
-        return replace(job, state="finished")
-    return replace(job, state="failed", error=_reason(folder, code, out_of_memory))
+        return fields | {"state": "finished"}
+    return fields | {"state": "failed", "error": _reason(folder, code, out_of_memory)}
 
 
 def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:

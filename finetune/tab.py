@@ -22,6 +22,7 @@ from assets.leases import holder
 from assets.words import Words, duration
 from finetune import data as reading
 from finetune import forecast, gpu, plan, preview, sources, tab_form, tab_hub, tab_runs, views
+from finetune import shrink as shrinking
 from finetune.memory import Shape
 from finetune.services import TrainServices
 from finetune.spec import TrainSpec
@@ -43,6 +44,7 @@ class _Plan:
     line: Any
     first: Any
     start: Any
+    shrink: Any
     bar: Any
     yaml: Any
     command: Any
@@ -53,14 +55,13 @@ class _Plan:
 def build(words: Words, services: TrainServices) -> TrainTab:
     """The tab's content inside the current container, with its events."""
     runs = tab_runs.build(words)
-    with gr.Column(elem_id="train-new"):
-        gr.HTML(f'<h2 class="n-h" style="margin:8px 2px">{words("train.new")}</h2>')
+    with gr.Accordion(words("train.new"), open=True, elem_id="train-new", elem_classes="n-fold") as fold:
         form = tab_form.build(words)
         parts = _outcome(words)
         with gr.Accordion(words("train.hub"), open=False, elem_classes="n-card"):
             tab_hub.build(words, services.owner)
     tab_runs.wire(runs, services.jobs, words, services.owner)
-    _wire_form(form, parts, runs, words, services)
+    _wire_form(form, parts, runs, fold, words, services)
     return TrainTab(runs.picked, runs.compare)
 
 
@@ -71,6 +72,7 @@ def _outcome(words: Words) -> _Plan:
     with gr.Column(elem_classes="n-card"):
         line = gr.HTML(elem_id="train-plan")
         first = gr.HTML()
+        shrink = gr.Button(words("train.shrink"), variant="primary", size="lg", visible=False, elem_id="train-shrink")
         start = gr.Button(words("train.start.first"), variant="primary", size="lg", elem_id="train-start")
         with gr.Accordion(words("train.memory"), open=False, elem_classes="n-plain"):
             bar = gr.HTML(elem_id="train-bar")
@@ -79,12 +81,14 @@ def _outcome(words: Words) -> _Plan:
         with gr.Accordion(words("train.command"), open=False, elem_classes="n-plain"):
             gr.HTML(f'<p class="n-sub">{words("train.command.sub")}</p>')
             command = gr.Code(language="shell", interactive=False, show_label=False, label=words("train.command"), wrap_lines=True, elem_id="train-command")
-    return _Plan(line, first, start, bar, yaml, command, shown, gr.State(""))
+    return _Plan(line, first, start, shrink, bar, yaml, command, shown, gr.State(""))
 
 
-def _wire_form(form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, words: Words, services: TrainServices) -> None:
+def _wire_form(
+    form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, fold: Any, words: Words, services: TrainServices
+) -> None:
     inputs = form.inputs()
-    planned = [parts.line, parts.first, parts.start, parts.bar, parts.yaml, parts.command]
+    planned = [parts.line, parts.first, parts.start, parts.shrink, parts.bar, parts.yaml, parts.command]
 
     def replan(**values: Any) -> list[Any]:
         return plan_outputs(values, words, services)
@@ -108,6 +112,13 @@ def _wire_form(form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, words: Wo
         [form.upload, form.shape, form.columns, parts.preview],
         **HIDDEN,
     )
+    names_of_shrink = ["method", "rank", "alpha", "micro_batch", "accumulation", "max_length", "checkpointing"]
+    parts.shrink.click(
+        lambda **v: _shrunk(v, names_of_shrink, words, services),
+        inputs_kwargs=inputs,
+        outputs=[getattr(form, n) for n in names_of_shrink],
+        **HIDDEN,
+    )
     form.hub_id.input(lambda: [None, ""], None, [form.shape, form.columns], **HIDDEN)
 
     def start(request: gr.Request, token: str, **values: Any) -> list[Any]:
@@ -116,18 +127,25 @@ def _wire_form(form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, words: Wo
     parts.start.click(
         start,
         inputs_kwargs={"token": parts.request, **inputs},
-        outputs=[parts.request, runs.picked, runs.seen, *planned],
+        outputs=[parts.request, runs.picked, runs.seen, fold, *planned],
         concurrency_limit=1,
         trigger_mode="once",
         api_visibility="private",
     ).then(lambda p, s: tab_runs.refresh(services.jobs, p, {}, words), [runs.picked, runs.seen], runs.shown(), **HIDDEN)
-    _on_load(inputs, planned, parts, runs, words, services)
+    _on_load(inputs, planned, parts, runs, fold, words, services)
 
 
 def _on_load(
-    inputs: dict[str, Any], planned: list[Any], parts: _Plan, runs: tab_runs.Runs, words: Words, services: TrainServices
+    inputs: dict[str, Any],
+    planned: list[Any],
+    parts: _Plan,
+    runs: tab_runs.Runs,
+    fold: Any,
+    words: Words,
+    services: TrainServices,
 ) -> None:
     page = gr.context.Context.root_block
+    page.load(lambda: gr.update(open=not any(job.active for job in services.jobs.list())), None, fold, **HIDDEN)
     page.load(lambda: secrets.token_hex(8), None, parts.request, **HIDDEN)
     page.load(lambda **v: plan_outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
     page.load(lambda **v: show_preview(v, words, services), inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN)
@@ -154,22 +172,37 @@ def make_plan(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[p
 
 
 def plan_outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
-    """line, first-visit sentence, start button, memory bar, YAML, command."""
+    """line, first-visit sentence, start button, shrink button, memory bar, YAML, command."""
     try:
         spec = tab_form.to_spec(values)
         made, machine = make_plan(spec, services, Path("workspace/jobs/my-run"))
         shown = plan.shown(made)
         span = _forecast(spec, made, machine.cores, services)
     except UserError as error:
-        return [views.error(words.error(error)), "", gr.update(interactive=False), "", gr.skip(), gr.skip()]
+        off = [gr.update(interactive=False), gr.update(visible=False)]
+        return [views.error(words.error(error)), "", *off, "", gr.skip(), gr.skip()]
     line = views.plan_line(made, span, words)
     taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
     if taken is not None:
         line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
-    jobs = services.jobs.list()
-    text = words("train.queue") if taken is not None else words("train.start" if jobs else "train.start.first")
-    first = "" if jobs else _first(span, words)
-    return [line, first, gr.update(value=text, interactive=True), views.memory_bar(made, words), spec.to_yaml(), shown]
+    remedy = shrinking.shrink(spec, lambda s: _fits(s, services)) if made.fit == "too_big" else None
+    if remedy:
+        changes = ", ".join(f"{words('train.f.' + key)} {value}" for key, value in remedy.items())
+        line += f'<p class="n-sub">{words("train.shrink.how", changes=changes)}</p>'
+    first = bool(services.jobs.list())
+    text = words("train.queue") if taken is not None else words("train.start" if first else "train.start.first")
+    start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
+    bar = views.memory_bar(made, words)
+    return [line, "" if first else _first(span, words), start, gr.update(visible=bool(remedy)), bar, spec.to_yaml(), shown]
+
+
+def _fits(spec: TrainSpec, services: TrainServices) -> bool:
+    return make_plan(spec, services, Path("workspace/jobs/my-run"))[0].fit != "too_big"
+
+
+def _shrunk(values: dict[str, Any], names: list[str], words: Words, services: TrainServices) -> list[Any]:
+    remedy = shrinking.shrink(tab_form.to_spec(values), lambda s: _fits(s, services)) or {}
+    return [remedy.get(name, gr.skip()) for name in names]
 
 
 def _first(span: tuple[float, float] | None, words: Words) -> str:
@@ -239,4 +272,4 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         raise gr.Error(words.error(error), title=words("app.failed")) from error
     gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
     log.info("run %s %s", job.id, asdict(spec.model))
-    return [secrets.token_hex(8), gr.update(value=job.id), {}, *plan_outputs(values, words, services)]
+    return [secrets.token_hex(8), gr.update(value=job.id), {}, gr.update(open=False), *plan_outputs(values, words, services)]

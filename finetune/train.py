@@ -69,13 +69,15 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     began = time.time()
     result = train(trainer, folder, report)
     report.phase("save")
-    trainer.save_model(str(folder / "adapter"))
+    if watch.moved or not watch.stopped:
+        trainer.save_model(str(folder / "adapter"))
     if main:
         record = describe(spec, files, chat, source, began)
         record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
         record["stopped"] = watch.stopped
         write_json(folder / "run.json", record)
-        write_json(folder / "adapter" / "run.json", record)
+        if (folder / "adapter").exists():
+            write_json(folder / "adapter" / "run.json", record)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return STOPPED if watch.stopped else 0
@@ -111,7 +113,9 @@ def build_trainer(
         """Saves the adapter alone: the stock method gathers the whole base under FSDP."""
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            save_adapter(self.model, self.processing_class, Path(output_dir or self.args.output_dir), self.args.should_save)
+            target = Path(output_dir or self.args.output_dir)
+            final = not target.name.startswith("checkpoint-")
+            save_adapter(self.model, self.processing_class, target, self.args.should_save, final)
             self.accelerator.wait_for_everyone()
 
     precision = precision_of(spec)

@@ -35,8 +35,11 @@ def adapter_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
     return weights
 
 
-def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool) -> None:
-    """The adapter, its configuration and the tokenizer as one folder, put in place by a rename."""
+def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool, final: bool) -> None:
+    """The adapter, its configuration and the tokenizer as one folder, put in place by a rename.
+
+    A ``final`` one must be usable (``verify_adapter``); a checkpoint's may still be what it began as.
+    """
     weights = adapter_weights(model, main)
     if not main:
         return
@@ -49,7 +52,8 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool) -> None:
     config.save_pretrained(temporary)
     config.inference_mode = training
     tokenizer.save_pretrained(temporary)
-    verify_adapter(temporary)
+    if final:
+        verify_adapter(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 

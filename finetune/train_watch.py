@@ -109,6 +109,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             **memory(),
         )
         self._tokens = tokens
+        self._moved = self._moved or bool(logs.get("learning_rate"))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError("train.not_a_number", step=state.global_step)
 
@@ -127,7 +128,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._evaluating = True
             self._report.phase("evaluate")
 
-    _evaluating = False
+    @property
+    def moved(self) -> bool:
+        """Whether any step had a learning rate above zero; warm-up begins at zero."""
+        return self._moved
+
+    _evaluating = _moved = False
     _seconds = 1.0
 
     @torch.no_grad()

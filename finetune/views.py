@@ -60,8 +60,9 @@ def _bar(progress: Progress, words: Words) -> str:
 def _ended(job: Job, progress: Progress, words: Words) -> str:
     if job.state == "queued":
         return f'<div class="n-note warn">{words("train.queued.sub")}</div>'
-    if job.state == "failed" and job.error:
-        return f'<div class="n-note bad">{escape(words(job.error["key"], **job.error["values"]))}</div>'
+    if job.state == "failed":
+        error = job.error or {"key": "train.crashed", "values": {"reason": job.exit_code}}
+        return f'<div class="n-note bad">{escape(words(error["key"], **error["values"]))}</div>'
     if job.state == "stopped":
         key = "train.ended.stopped" if progress.step else "train.ended.stopped.early"
         return f'<div class="n-note warn">{words(key, step=progress.step)}</div>'
@@ -133,7 +134,7 @@ def samples(progress: Progress, words: Words) -> str:
         if row["step"] != shown:
             shown = row["step"]
             parts.append(f'<span class="n-badge">{words("train.samples.step", step=shown)}</span>')
-        parts.append(f'<div class="n-sample"><q>{escape(row["prompt"])}</q>{escape(row["answer"]) or "–"}</div>')
+        parts.append(f'<div class="n-sample"><q>{escape(row["prompt"])}</q>{escape(row["answer"].rstrip("\ufffd")) or "–"}</div>')
     return "".join(parts)
 
 

@@ -1,7 +1,7 @@
 """Tiny models of each architecture in the catalogue, with random weights, and real PEFT adapters for them.
 
-Saved like any checkpoint from the Hub: config, safetensors, tokenizer, chat template. Layer sizes are multiples of 64, as
-4-bit kernels on CPUs want them.
+Saved like any checkpoint from the Hub: config, safetensors, tokenizer, chat template. Layer sizes are multiples of 64,
+as 4-bit kernels on CPUs want them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def make_adapter(base: Path, folder: Path, seed: int = 0, **options: Any) -> Pat
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(seed)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options})
+    defaults = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    config = LoraConfig(**{**defaults, **options})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads an attribute that transformers renames
         tuned = get_peft_model(model, config)

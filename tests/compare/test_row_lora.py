@@ -39,9 +39,7 @@ def peft_logits(base: Path, adapter: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_each_row_equals_peft_and_the_plain_base(
-    bases: dict[str, Path], tmp_path: Path, architecture: str
-) -> None:
+def test_each_row_equals_peft_and_the_plain_base(bases: dict[str, Path], tmp_path: Path, architecture: str) -> None:
     base = bases[architecture]
     first, second = make_adapter(base, tmp_path / "one", seed=1), make_adapter(base, tmp_path / "two", seed=2)
     model = plain(base)

@@ -129,7 +129,8 @@ def test_counts_keep_ties_and_both_bad_apart() -> None:
 def test_left_share() -> None:
     votes = [vote("model_a"), vote("model_b"), vote("model_a"), vote("tie")]
     share = left_share(votes)
-    assert (share.left, share.n, share.rate) == (2, 3, pytest.approx(2 / 3))
+    assert (share.left, share.n) == (2, 3)
+    assert share.rate == pytest.approx(2 / 3)
     assert share.interval == wilson(2, 3)
     assert left_share([vote("tie")]).rate is None
 

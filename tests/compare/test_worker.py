@@ -15,10 +15,10 @@ from assets.errors import UserError
 from assets.files import Workspace
 from compare.engine import Arm, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
 from compare.worker import WorkerEngine
+from tests.models import make_adapter, make_model
 
 SPEC = LoadSpec((Arm("a", "base"), Arm("b", "base", "adapter")))
 SLOW = Sampling(max_new_tokens=1000)
-
 
 
 @pytest.fixture
@@ -106,6 +106,8 @@ def test_kill_while_answering_costs_one_answer(engine: WorkerEngine, script: str
 def test_kill_while_idle_goes_unnoticed(engine: WorkerEngine) -> None:
     list(engine.load(SPEC))
     os.kill(engine.pid or 0, signal.SIGKILL)
+    while engine.health == "ready":
+        time.sleep(0.01)
     assert_works(engine)
 
 
@@ -197,7 +199,8 @@ from pathlib import Path
 from assets.files import Workspace
 from compare.engine import Arm, LoadSpec, Sampling
 from compare.worker import WorkerEngine
-engine = WorkerEngine(Workspace(Path({str(tmp_path)!r})).prepare(), Path({str(tmp_path)!r}) / "log", "tests.fakes:ScriptedEngine")
+home = Path({str(tmp_path)!r})
+engine = WorkerEngine(Workspace(home).prepare(), home / "log", "tests.fakes:ScriptedEngine")
 list(engine.load(LoadSpec((Arm("a", "base"),))))
 stream = engine.stream({{"a": [{{"role": "user", "content": "hang"}}]}}, None, Sampling())
 assert "torch" not in sys.modules and "transformers" not in sys.modules
@@ -211,3 +214,32 @@ next(stream)
         time.sleep(0.2)
         parent.kill()
     assert gone(pid)
+
+
+@pytest.mark.slow
+def test_the_real_engine_behind_the_pipe(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "llama")
+    adapter = make_adapter(base, tmp_path / "adapter")
+    real = LoadSpec((Arm("a", str(base)), Arm("b", str(base), str(adapter))))
+    engine = WorkerEngine(Workspace(tmp_path).prepare(), tmp_path / "engine.log")
+    load = engine.load(real)
+    phases = [event for event, _ in zip(load, range(3), strict=False)]
+    assert engine.pid is not None and len(phases) == 3
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="engine.died"):
+        list(load)
+    assert isinstance(list(engine.load(real))[-1], Loaded)
+    whole = [event for event in engine.stream(say("안녕"), None, Sampling(seed=1)) if isinstance(event, Delta)]
+    for events_before_the_kill in (0, 20):
+        pid = engine.pid
+        stream = engine.stream(say("안녕 " * 40), None, Sampling(temperature=3, top_p=1, max_new_tokens=600))
+        seen = [next(stream) for _ in range(events_before_the_kill)]
+        os.kill(pid, signal.SIGKILL)
+        done = [event for event in [*seen, *stream] if isinstance(event, Done)]
+        assert {event.arm for event in done} == {"a", "b"}
+        assert gone(pid)
+        again = [event for event in engine.stream(say("안녕"), None, Sampling(seed=1)) if isinstance(event, Delta)]
+        assert again == whole
+    start = time.monotonic()
+    engine.unload()
+    assert time.monotonic() - start < 2

@@ -1,0 +1,54 @@
+"""What to change when a run does not fit: the smallest set of settings that makes it fit.
+
+Covers: settings that cost least come first, each kept only as far as needed. Does not cover: choosing another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from finetune.spec import TrainSpec
+
+SHORTEST = 256
+
+
+def shrink(spec: TrainSpec, fits: Callable[[TrainSpec], bool]) -> dict[str, Any] | None:
+    """Form fields and their new values, or None when nothing here helps. The batch per step stays what it was."""
+    changed: dict[str, Any] = {}
+    for step in _steps(spec):
+        changed |= step
+        if fits(apply(spec, changed)):
+            return changed
+    return None
+
+
+def _steps(spec: TrainSpec) -> Iterator[dict[str, Any]]:
+    schedule = spec.schedule
+    if not schedule.checkpointing:
+        yield {"checkpointing": True}
+    if spec.method != "qlora":
+        yield {"method": "qlora"}
+    micro = schedule.micro_batch
+    while micro > 1:
+        micro = micro // 2
+        yield {"micro_batch": micro, "accumulation": schedule.accumulation * (schedule.micro_batch // micro)}
+    length = schedule.max_length
+    while length > SHORTEST:
+        length = max(SHORTEST, length // 2)
+        yield {"max_length": length}
+    if spec.lora.rank > 8:
+        yield {"rank": 8, "alpha": 16}
+
+
+def apply(spec: TrainSpec, changed: dict[str, Any]) -> TrainSpec:
+    """The spec with those fields changed."""
+    schedule = {k: v for k, v in changed.items() if k in ("checkpointing", "micro_batch", "accumulation", "max_length")}
+    lora = {k: v for k, v in changed.items() if k in ("rank", "alpha")}
+    return replace(
+        spec,
+        method=changed.get("method", spec.method),
+        schedule=replace(spec.schedule, **schedule),
+        lora=replace(spec.lora, **lora),
+    )
