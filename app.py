@@ -135,8 +135,23 @@ def build(shared: Services) -> gr.Blocks:
 
 def theme() -> Any:
     """Gradio's plainest theme in our colours; the rest is theme.css."""
-    fonts = ["Pretendard Variable", "Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "system-ui", "sans-serif"]
-    base = gr.themes.Base(primary_hue="indigo", neutral_hue="stone", radius_size="lg", font=fonts, font_mono=["D2Coding", "ui-monospace", "monospace"])
+    fonts = [
+        "Pretendard Variable",
+        "Pretendard",
+        "Apple SD Gothic Neo",
+        "Noto Sans KR",
+        "Noto Sans CJK KR",
+        "Malgun Gothic",
+        "system-ui",
+        "sans-serif",
+    ]
+    base = gr.themes.Base(
+        primary_hue="indigo",
+        neutral_hue="stone",
+        radius_size="lg",
+        font=fonts,
+        font_mono=["D2Coding", "ui-monospace", "monospace"],
+    )
     return base.set(
         body_background_fill="var(--n-paper)",
         body_background_fill_dark="var(--n-paper)",

@@ -54,7 +54,7 @@ class Workspace:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a file by one whole new one: readers see the old or the new text, never a part. OSError when the disk is full."""
+    """Replace a file by a whole new one: readers see the old or the new text, never a part. OSError on a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,8 +1,8 @@
 """Where a model's files are: a folder, the starter, the Hub's cache or the Hub itself.
 
-Covers: resolving an id to a local folder, fetching only the small files for a preview, and saying in one sentence why it
-cannot be had. Does not cover: loading weights. Uses huggingface_hub and nothing heavier. Tokens stay in that library's
-own store or in memory; they are never written here.
+Covers: resolving an id to a local folder, fetching only the small files for a preview, and saying in one sentence why
+it cannot be had. Does not cover: loading weights. Uses huggingface_hub and nothing heavier. Tokens stay in that
+library's own store or in memory; they are never written here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ModelFiles:
 
 
 def locate(workspace: Workspace, model_id: str, revision: str | None = None, *, weights: bool = True) -> ModelFiles:
-    """The model's folder, downloading what is missing. UserError("hub.…") when it cannot be had or is not a causal model."""
+    """The model's folder, downloading what is missing. UserError("hub.…") when it cannot be had or is not causal."""
     found = _local(workspace, model_id) or _snapshot(model_id, revision, weights)
     check_causal(found)
     return found
@@ -66,7 +66,9 @@ def _snapshot(model_id: str, revision: str | None, weights: bool) -> ModelFiles:
     from huggingface_hub import snapshot_download
 
     with readable_errors(model_id):
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=SMALL + (WEIGHTS if weights else [])))
+        folder = Path(
+            snapshot_download(model_id, revision=revision, allow_patterns=SMALL + (WEIGHTS if weights else []))
+        )
     if not (folder / "config.json").exists():
         raise UserError("hub.no_config", id=model_id)
     if weights and not list(folder.glob("*.safetensors")):
@@ -99,7 +101,7 @@ def readable_errors(what: str) -> Iterator[None]:
 
 
 def check_causal(files: ModelFiles) -> None:
-    """UserError("hub.not_causal") unless the config names a model that writes text (Gemma 3's multimodal class counts)."""
+    """UserError("hub.not_causal") unless the config names a model that writes text (multimodal Gemma 3 counts)."""
     names = files.config.get("architectures") or []
     if not any(n.endswith(("ForCausalLM", "LMHeadModel")) or n == "Gemma3ForConditionalGeneration" for n in names):
         raise UserError("hub.not_causal", id=files.id, found=", ".join(names) or "?")

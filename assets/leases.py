@@ -1,8 +1,8 @@
 """Who holds which GPU (or the CPUs), as OS file locks.
 
-Covers: taking, passing on and reading leases. A lease belongs to the open file, so a training rank that inherits it keeps
-the device taken until the very last process is gone, even after ``kill -9``. Does not cover: processes of other programs
-on the same GPU (finetune/gpu.py counts those). POSIX only.
+Covers: taking, passing on and reading leases. A lease belongs to the open file, so a training rank that inherits it
+keeps the device taken until the very last process is gone, even after ``kill -9``. Does not cover: processes of other
+programs on the same GPU (finetune/gpu.py counts those). POSIX only.
 """
 
 from __future__ import annotations

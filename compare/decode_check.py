@@ -1,7 +1,10 @@
 """Proof of the pane: does each row of the joint pass answer with the weights it claims?
 
-Covers: one fixed prompt at load, the joint pass against plain forwards of the model alone. Does not cover: answers that
-were stored (their provenance is in the rating).
+Covers: one fixed prompt at load. Each row is compared with the same row of a pass in which nothing else takes part: no
+adapter anywhere for the base, one adapter everywhere for a tuned model. Shapes and kernels are the same, so the error
+is zero to the bit unless weights leak between rows. Against a plain forward of transformers, in other shapes, half
+precision alone makes a difference of some hundredths; that comparison guards the cache and the masks and is allowed
+more. Does not cover: answers that were stored (their provenance is in the rating).
 """
 
 from __future__ import annotations
@@ -14,39 +17,36 @@ import torch
 from assets.errors import UserError
 from compare.decode import Decoder
 from compare.engine import PaneCheck
-from compare.row_lora import Adapter, RowAdapters
+from compare.row_lora import Adapter
 
 PROMPT = [{"role": "user", "content": "오늘 하루가 참 길었어요. Why is the sky blue, and what should I eat tonight?"}]
-# Relative to the largest logit. bfloat16 rounds each of some hundred sums to 8 bits: 0.002 to 0.012 measured.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.01, torch.float16: 0.01}
+# transformers with its own cache differs from itself without one by 0.05 to 0.11 in bfloat16 (30 layers, NF4).
+PLAIN_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.4, torch.float16: 0.2}
 
 
 def check_panes(decoder: Decoder, adapters: Sequence[Adapter | None], prompt: Sequence[int]) -> PaneCheck:
     """Compare every row with its model alone. UserError when a row is wrong or an adapter changes nothing at all."""
-    tolerance = TOLERANCE[decoder.model.dtype]
-    base, joint = _alone(decoder.model, None, prompt), decoder.last_logits(prompt)
-    if not (torch.isfinite(base).all() and torch.isfinite(joint).all()):
+    model, rows = decoder.model, len(adapters)
+    joint, base = decoder.last_logits(prompt), Decoder(model, [None] * rows).last_logits(prompt)
+    if not (torch.isfinite(joint).all() and torch.isfinite(base).all()):
         raise UserError("engine.not_finite")
+    _require(_apart(base[0], _plain(model, prompt)), PLAIN_TOLERANCE[model.dtype])
     base_errors, adapter_errors, differences = [], [], []
     for row, adapter in enumerate(adapters):
         if adapter is None:
-            base_errors.append(_apart(joint[row], base))
+            base_errors.append(_apart(joint[row], base[row]))
             continue
-        alone = _alone(decoder.model, adapter, prompt)
-        adapter_errors.append(_apart(joint[row], alone))
-        differences.append(_apart(alone, base))
+        alone = Decoder(model, [adapter] * rows).last_logits(prompt)
+        adapter_errors.append(_apart(joint[row], alone[row]))
+        differences.append(_apart(alone[row], base[row]))
         if differences[-1] == 0:
             raise UserError("engine.adapter_changes_nothing", adapter=adapter.name)
-    worst = max(base_errors + adapter_errors)
-    if not worst <= tolerance:
-        raise UserError("engine.check_failed", error=f"{worst:.3g}", tolerance=f"{tolerance:g}")
+    tolerance = min([TOLERANCE[model.dtype], *(difference / 2 for difference in differences)])
+    _require(max(base_errors + adapter_errors), tolerance)
     return PaneCheck(
         max(base_errors, default=None), max(adapter_errors, default=None), min(differences, default=None), tolerance
     )
-
-
-def _apart(logits: torch.Tensor, reference: torch.Tensor) -> float:
-    return float((logits - reference).norm() / (reference - reference.mean()).norm())
 
 
 def combine(checks: Sequence[PaneCheck]) -> PaneCheck:
@@ -59,10 +59,20 @@ def combine(checks: Sequence[PaneCheck]) -> PaneCheck:
     )
 
 
-def _alone(model: Any, adapter: Adapter | None, prompt: Sequence[int]) -> torch.Tensor:
-    """Last logits [vocabulary] of one plain forward of one row: no cache and no mask of ours, no other row."""
+def _require(error: float, tolerance: float) -> None:
+    if not error <= tolerance:
+        raise UserError("engine.check_failed", error=f"{error:.3g}", tolerance=f"{tolerance:.3g}")
+
+
+def _apart(logits: torch.Tensor, reference: torch.Tensor) -> float:
+    """Root mean square of the difference, relative to the spread of the reference over the vocabulary."""
+    return float((logits - reference).norm() / (reference - reference.mean()).norm())
+
+
+def _plain(model: Any, prompt: Sequence[int]) -> torch.Tensor:
+    """Last logits [vocabulary] of transformers' own forward of one row, without a cache or a mask of ours."""
     device = model.get_input_embeddings().weight.device
-    with torch.inference_mode(), RowAdapters(model, [adapter]).attached(0, 1):
+    with torch.inference_mode():
         output = model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=False, logits_to_keep=1)
     logits: torch.Tensor = output.logits[0, -1].float()
     return logits

@@ -164,14 +164,11 @@ class Desk:
                 self._moved.notify_all()
 
     def _wait(self, ticket: Ticket) -> Iterator[Waiting]:
-        """Until the ticket is the first in the line or cancelled."""
-        while True:
-            with self._moved:
-                self._moved.wait_for(lambda: self._line[0] is ticket or ticket.cancelled, TICK)
-                place = self._line.index(ticket)
-            if not place or ticket.cancelled:
-                return
+        """Until the ticket is the first in the line or cancelled: its place at once, at every move and every TICK."""
+        while (place := self._line.index(ticket)) and not ticket.cancelled:
             yield Waiting(place)
+            with self._moved:
+                self._moved.wait(TICK)
 
     def _load(self, loading: Loading) -> None:
         error: Exception | None = None

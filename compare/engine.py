@@ -115,11 +115,11 @@ class ArmInfo:
 
 @dataclass(frozen=True)
 class PaneCheck:
-    """Largest differences of logits on a fixed prompt, relative to the largest logit.
+    """Differences of logits on a fixed prompt (root mean square, relative to the spread of the logits).
 
     ``base_error``: base row of the joint pass against the model without any adapter. ``adapter_error``: adapter row of
     the joint pass against that adapter alone. ``difference``: what the least changing adapter changes. The errors are
-    within ``tolerance``. None where no arm has such a row.
+    within ``tolerance``, and that is at most half of ``difference``. None where no arm has such a row.
     """
 
     base_error: float | None

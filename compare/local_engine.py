@@ -153,9 +153,7 @@ class LocalEngine:
 
     def unload(self) -> None:
         self._groups, self._loaded = [], None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _release()
 
     def _encode(
         self, group: _Group, turns: Mapping[str, Sequence[Message]], system: str | None
@@ -195,15 +193,10 @@ class LocalEngine:
             log.exception("an answer failed")
             if _device_is_lost(error):
                 raise
-            self._recover()
+            _release()
             yield _end_all(open_, "error", "engine.out_of_memory" if _out_of_memory(error) else "engine.failed")
         finally:
             steps.close()
-
-    def _recover(self) -> None:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _events(step: Step, open_: dict[int, _Answer]) -> list[Delta | Done]:
@@ -283,6 +276,12 @@ def _infos(group: _Group) -> Iterator[tuple[Arm, ArmInfo]]:
         template = group.formats[arm.key].template_hash
         proof = (adapter.sha256, adapter.parameters) if adapter else (None, 0)
         yield arm, ArmInfo(template, revision, *proof)
+
+
+def _release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _versions() -> dict[str, str]:

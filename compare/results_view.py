@@ -1,8 +1,8 @@
 """What the results tab shows, as HTML text made from votes.
 
 Covers: the verdict, counts and win rates by domain with a small interval plot, the left/right line, the latest votes,
-rows that could not be read. Does not cover: components and downloads (results.py), the statistics themselves (stats.py).
-Everything that comes from a model or a person is escaped.
+unreadable rows. Does not cover: components and downloads (results.py), the statistics (stats.py). Everything that comes
+from a model or a person is escaped.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _rate(name: str, tally: stats.Tally, words: Words, strong: bool = False) -> 
 
 def plot(rate: float | None, interval: tuple[float, float] | None) -> str:
     """An interval on a line from 0 to 1 with a mark at one half, 200 x 22."""
-    base = '<line x1="0" x2="200" y1="11" y2="11" class="n-rail"/><line x1="100" x2="100" y1="2" y2="20" class="n-half"/>'
+    base = '<line x2="200" y1="11" y2="11" class="n-rail"/><line x1="100" x2="100" y1="2" y2="20" class="n-half"/>'
     if rate is None or interval is None:
         return f'<svg viewBox="0 0 200 22" preserveAspectRatio="none">{base}</svg>'
     low, high = (200 * end for end in interval)
@@ -166,7 +166,7 @@ def _vote(vote: Rating, open_: bool, words: Words) -> str:
     return (
         f'<details class="n-vote-row"><summary><span class="n-badge">{_domain(vote.domain, words)}</span>'
         f'<span class="n-what">{escape(_cut(question))}</span><span class="n-result">{escape(result)}</span>'
-        f'<time>{escape(_when(vote.created_at))}</time></summary>'
+        f"<time>{escape(_when(vote.created_at))}</time></summary>"
         f'<div class="n-you">{escape(question)}</div><div class="n-two">{answers}</div>{comment}</details>'
     )
 

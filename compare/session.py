@@ -97,7 +97,11 @@ class Session:
     ticket: Ticket | None = None
     place: int = 0
     number: int = 0
-    secret: str = field(default_factory=lambda: secrets.token_hex(8))
+    secret: str = ""
+
+    def meet(self, rater: str, rated: set[str]) -> None:
+        """Learn who this is. The order of sides is drawn anew, so that a reload of the page does not repeat it."""
+        self.rater, self.rated, self.secret = rater, rated, secrets.token_hex(8)
 
     @property
     def stage(self) -> Stage:
@@ -166,7 +170,12 @@ class Session:
             desk.cancel(self.ticket)
 
     def vote(
-        self, choice: str | None, marks: Mapping[str, Mapping[str, int]], comment: str, store: RatingsFile
+        self,
+        choice: str | None,
+        marks: Mapping[str, Mapping[str, int]],
+        comment: str,
+        store: RatingsFile,
+        layout: str = "columns",
     ) -> bool:
         """Store the vote and reveal. False when this comparison has its vote already: a double click is one vote.
 
@@ -177,7 +186,7 @@ class Session:
             return False
         if choice not in CHOICES:
             raise UserError("compare.choose_first")
-        row = talk.trial.vote(str(choice), self.rater, marks, comment.strip(), "columns", self.role)
+        row = talk.trial.vote(str(choice), self.rater, marks, comment.strip(), layout, self.role)
         store.append(row)
         talk.rating, talk.reveal = row, talk.trial.reveal()
         if row.prompt_id:

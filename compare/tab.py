@@ -20,6 +20,10 @@ from compare.tab_events import Page
 VISITORS = 16
 _INTO_VIEW = "() => requestAnimationFrame(() => document.getElementById('{}')?.scrollIntoView({{block: 'nearest'}}))"
 
+# The panes stand one above the other on a phone, which a vote should remember (theme.css, 700 px).
+_LAYOUT = "(s, c, t, l, ...m) => [s, c, t, window.innerWidth <= 700 ? 'stacked' : 'columns', ...m]"
+_TO_PANES = "() => { if (innerWidth <= 700) document.getElementById('n-pane-left')?.scrollIntoView({block: 'start'}) }"
+
 
 @dataclass(frozen=True)
 class CompareTab:
@@ -87,6 +91,7 @@ def _wire_setup(page: Page) -> None:
 def _wire_talk(page: Page) -> None:
     talk, state = page.talk, page.state
     asked = [state, talk.text, talk.domain, talk.prompt, *talk.settings]
+    talk.ask.click(None, None, None, js=_TO_PANES, api_visibility="private")
     gr.on([talk.ask.click, talk.text.submit], page.ask, asked, page.talking, **_quiet(VISITORS))
     talk.again.click(page.again, [state, *talk.settings], page.talking, **_quiet(VISITORS))
     talk.stop.click(page.stop, [state], None, **_quiet())
@@ -94,14 +99,14 @@ def _wire_talk(page: Page) -> None:
     talk.following.click(page.following, [state, talk.prompt], page.talking, **_quiet())
     talk.prompt.input(page.prompt, [state, talk.prompt], page.talking, **_quiet())
     talk.domain.input(page.domain, [state, talk.domain], page.talking, **_quiet())
-    talk.mode.input(page.mode, [state, talk.mode], page.outputs, **_quiet())
+    talk.mode.input(page.mode, [state, talk.mode, talk.prompt], page.outputs, **_quiet())
 
 
 def _wire_vote(page: Page) -> None:
     vote, state = page.vote, page.state
     vote.choice.input(page.chosen, [state], [vote.details, vote.head, *vote.groups.values()], **_quiet())
-    given = [state, vote.choice, vote.comment, *vote.radios]
-    voted = vote.confirm.click(page.confirm, given, page.talking, **_quiet())
+    given = [state, vote.choice, vote.comment, vote.layout, *vote.radios]
+    voted = vote.confirm.click(page.confirm, given, page.talking, js=_LAYOUT, **_quiet())
     voted.then(None, None, None, js=_INTO_VIEW.format("n-revealed"), api_visibility="private")
     vote.undo.click(page.undo, [state], page.talking, **_quiet())
     vote.following.click(page.following, [state, page.talk.prompt], page.talking, **_quiet())

@@ -70,9 +70,9 @@ class Page:
         session.role = "owner" if self.services.owner(request) else "visitor"
         if not session.rater:
             known = isinstance(kept, str) and kept.isalnum() and len(kept) == RATER_LENGTH
-            session.rater = str(kept) if known else secrets.token_hex(RATER_LENGTH // 2)
+            rater = str(kept) if known else secrets.token_hex(RATER_LENGTH // 2)
             votes = self.services.ratings.read().votes
-            session.rated = {v.prompt_id for v in votes if v.rater == session.rater and v.prompt_id}
+            session.meet(rater, {v.prompt_id for v in votes if v.rater == rater and v.prompt_id})
 
     def paint(self, session: Session) -> Shown:
         """The whole tab."""
@@ -128,19 +128,24 @@ class Page:
         request: gr.Request,
     ) -> Iterator[Shown]:
         """Load the pair and show how far it is. Leaving the page does not stop it; cancelling does."""
-        with self.telling():
+        yield {self.setup.load: gr.update(interactive=False), self.setup.progress: ""}
+        try:
             self.only_owner(request)
-            yield {self.setup.load: gr.update(interactive=False)}
             session.picked = (base or "", other or "")
             asked = Asked((template or "").strip(), (system or "").strip())
             chosen = choose(self.services.workspace, *session.picked, asked)
             self.services.desk.load(chosen.first, chosen.second)
-            session.editing = False
-            session.clear()
-            for key, values in chosen.notes:
-                gr.Info(self.words(key, **values), title=self.words("app.name"))
+        except Exception as error:
+            if not isinstance(error, UserError):
+                log.exception("loading could not begin")
+            note = views.bad(views.sentence(error, self.words))
+            yield {self.setup.progress: note, self.setup.load: gr.update(interactive=True)}
+            return
+        session.editing = False
+        session.clear()
+        for key, values in chosen.notes:
+            gr.Info(self.words(key, **values), title=self.words("app.name"))
         yield from self._follow(session)
-        yield self.paint(session) | {self.setup.load: gr.update(interactive=True)}
 
     def _follow(self, session: Session) -> Iterator[Shown]:
         loading = None
@@ -222,9 +227,8 @@ class Page:
             answers.close()
 
     def _answered(self, session: Session) -> Shown:
-        emptied = {self.talk.text: gr.update(value="", interactive=True)} if session.stage == "answered" else {}
         shown = self.paint_talk(session)
-        if emptied:
+        if session.stage == "answered":
             shown[self.talk.text]["value"] = ""
         return shown
 
@@ -234,7 +238,6 @@ class Page:
     # Beginning anew
 
     def _begin(self, session: Session, after: str | None = None) -> Shown:
-        session.clear()
         prompt = tab_talk.next_prompt(session.domain, after, session.rated)
         if prompt is not None and prompt.id in session.rated:
             gr.Info(self.words("compare.all_rated"), title=self.words("app.name"))
@@ -248,11 +251,12 @@ class Page:
             key: value for key, value in shown.items() if key not in put
         }
 
-    def mode(self, session: Session, mode: str) -> Shown:
-        if session.ticket is None:
-            session.blind = mode != "open"
-            session.clear()
-        return self.paint(session) | tab_vote.paint_blank(self.vote, self.words)
+    def mode(self, session: Session, mode: str, prompt_id: str | None) -> Shown:
+        """Blind or open; a comparison begins anew, for its names have been seen or are about to be."""
+        if session.ticket is not None:
+            return self.paint(session)
+        session.blind = mode != "open"
+        return self.paint(session) | self._put(session, tab_talk.find_prompt(session.domain, prompt_id))
 
     def domain(self, session: Session, domain: str) -> Shown:
         session.domain = domain
@@ -274,14 +278,16 @@ class Page:
             return {self.vote.details: gr.update(visible=False)}
         return tab_vote.paint_marks(self.vote, session.talk.question.domain, self.words)
 
-    def confirm(self, session: Session, choice: str | None, comment: str, *marks: int | None) -> Shown:
+    def confirm(
+        self, session: Session, choice: str | None, comment: str | None, layout: str, *marks: int | None
+    ) -> Shown:
         """Store the vote and reveal; once, however often it is pressed."""
         with self.telling():
             domain = session.talk.question.domain if session.talk else ""
             read = tab_vote.read_marks(self.vote, domain, marks)
-            session.vote(choice, read, comment or "", self.services.ratings)
-        done = {self.vote.details: gr.update(visible=False)} if session.stage == "revealed" else {}
-        return self.paint_talk(session) | done
+            known = layout if layout in ("columns", "stacked") else "columns"
+            session.vote(choice, read, comment or "", self.services.ratings, known)
+        return self.paint_talk(session)
 
     def undo(self, session: Session) -> Shown:
         with self.telling():

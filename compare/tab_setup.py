@@ -175,8 +175,8 @@ def about(panel: SetupPanel, services: CompareServices, words: Words, first: str
         sides = [look_up(first), look_up(second)]
         text = facts(services, words, sides)
     except UserError as error:
-        note = f'<div class="n-note bad">{views.sentence(error, words)}</div>'
-        return {panel.facts: note, panel.foreign: hidden, panel.load: gr.update(interactive=False)}
+        off = gr.update(interactive=False)
+        return {panel.facts: views.bad(words.error(error)), panel.foreign: hidden, panel.load: off}
     foreign = gr.update(visible=any(side.foreign for side in sides))
     return {panel.facts: text, panel.foreign: foreign, panel.load: gr.update(interactive=True)}
 

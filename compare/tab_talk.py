@@ -180,9 +180,7 @@ def paint_panes(panel: TalkPanel, session: Session, words: Words) -> dict[Any, A
     }
 
 
-def paint_prompt(
-    panel: TalkPanel, domain: str, prompt: Prompt | None, rated: set[str], words: Words
-) -> dict[Any, Any]:
+def paint_prompt(panel: TalkPanel, domain: str, prompt: Prompt | None, rated: set[str], words: Words) -> dict[Any, Any]:
     """The picker of a domain with one prompt chosen, its text, context and reference."""
     listed = prompt_set(domain)
     choices = [(views.first_words(p, i, p.id in rated), p.id) for i, p in enumerate(listed, 1)]

@@ -31,8 +31,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class VotePanel:
-    """Components. ``groups`` holds the scales of each domain; the bar stays in view."""
+    """Components. ``groups`` holds the scales of each domain; the bar stays in view.
 
+    ``area`` is shown while one may vote and ``details`` in it once something is chosen: two components, because a late
+    answer to a choice must not bring the scales back after the vote.
+    """
+
+    area: gr.Column
     details: gr.Column
     groups: dict[str, gr.Column]
     marks: tuple[Mark, ...]
@@ -40,6 +45,7 @@ class VotePanel:
     bar: gr.Column
     head: gr.HTML
     choice: gr.Radio
+    layout: gr.Textbox
     confirm: gr.Button
     revealed: gr.Column
     result: gr.HTML
@@ -49,7 +55,7 @@ class VotePanel:
     @property
     def outputs(self) -> list[Any]:
         bar = [self.bar, self.head, self.choice, self.confirm, self.revealed, self.result, self.following, self.undo]
-        return [self.details, *self.groups.values(), *self.radios, self.comment, *bar]
+        return [self.area, self.details, *self.groups.values(), *self.radios, self.comment, *bar]
 
     @property
     def radios(self) -> list[gr.Radio]:
@@ -58,7 +64,10 @@ class VotePanel:
 
 def build(words: Words) -> VotePanel:
     marks: list[Mark] = []
-    with gr.Column(visible=False, elem_classes="n-card n-marks", elem_id="n-marks") as details:
+    with (
+        gr.Column(visible=False, elem_classes="n-plain") as area,
+        gr.Column(visible=False, elem_classes="n-card n-marks", elem_id="n-marks") as details,
+    ):
         gr.HTML(f'<h3 class="n-h">{words("compare.marks")}</h3>')
         groups = {domain: _group(domain, criteria, marks, words) for domain, criteria in CRITERIA.items()}
         comment = gr.Textbox(
@@ -74,6 +83,7 @@ def build(words: Words) -> VotePanel:
                 elem_id="n-choice",
                 elem_classes="n-choices",
             )
+            layout = gr.Textbox("columns", visible=False)
             confirm = gr.Button(
                 words("compare.confirm"), variant="primary", elem_id="n-confirm", scale=0, min_width=120
             )
@@ -83,7 +93,8 @@ def build(words: Words) -> VotePanel:
             following = gr.Button(words("compare.prompt.next"), variant="primary", elem_id="n-next")
             undo = gr.Button(words("compare.undo"))
     return VotePanel(
-        details, groups, tuple(marks), comment, bar, head, choice, confirm, revealed, result, following, undo
+        area, details, groups, tuple(marks), comment, bar, head, choice, layout, confirm, revealed, result, following,
+        undo,
     )  # fmt: skip
 
 
@@ -118,6 +129,7 @@ def paint(panel: VotePanel, session: Session, words: Words) -> dict[Any, Any]:
     seen = session.stage == "revealed" and session.talk is not None
     undone = session.talk is not None and session.talk.undone
     return {
+        panel.area: gr.update(visible=session.can_vote),
         panel.bar: gr.update(visible=session.can_vote),
         panel.revealed: gr.update(visible=seen),
         panel.result: views.revealed(session, words) if seen else "",

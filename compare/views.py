@@ -61,7 +61,7 @@ def _turn(turn: Message) -> str:
 
 
 def _answer(shown: Pane) -> str:
-    text = markup.html(shown.text, growing=shown.streaming)
+    text = markup.html(shown.text, growing=shown.ended != "stop")
     if shown.streaming:
         text = _with_caret(text)
     return f'<div class="n-it n-now">{text}</div>'
@@ -145,11 +145,17 @@ def loading(now: Loading | None, words: Words) -> str:
     if now is None or (now.ended and now.error is None):
         return ""
     if now.error is not None:
-        return f'<div class="n-note bad">{escape(sentence(now.error, words))}</div>'
+        mine = isinstance(now.error, UserError) and now.error.key == "engine.load_cancelled"
+        return f'<div class="n-note{"" if mine else " bad"}">{escape(sentence(now.error, words))}</div>'
     at = PHASES.index(now.phase.key)
     percent = f"{(at + (now.phase.done or 0.0)) / len(PHASES) * 100:.1f}"
     bar = f'<div class="n-bar" role="progressbar" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
     return f'{bar}<p class="n-sub">{words(now.phase.key)} ({at + 1}/{len(PHASES)})</p>'
+
+
+def bad(text: str) -> str:
+    """A sentence as the note of something that went wrong."""
+    return f'<div class="n-note bad">{escape(text)}</div>'
 
 
 def sentence(error: Exception, words: Words) -> str:
@@ -169,7 +175,7 @@ def revealed(session: Session, words: Words) -> str:
     who = words("compare.who", left=escape(left.name or ""), right=escape(right.name or ""))
     return (
         f'<div class="n-reveal"><p class="n-h">{result}</p><p class="n-sub">{who}</p>'
-        f'<details><summary>{words("compare.proof")}</summary>{_proof(talk.pair, words)}</details></div>'
+        f"<details><summary>{words('compare.proof')}</summary>{_proof(talk.pair, words)}</details></div>"
     )
 
 

@@ -1,7 +1,8 @@
 """Curves as small SVG pictures that take their colours from the page, light or dark.
 
-Covers: lines over steps with two axes' worth of labels. Does not cover: anything interactive; the numbers beside a curve
-say what it ends at. Drawn here because a chart component that reloads flickers at every refresh of a running job.
+Covers: lines over steps with two axes' worth of labels. Does not cover: anything interactive; the numbers beside a
+curve say what it ends at. Drawn here because a chart component that reloads flickers at every refresh of a running
+job.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def chart(title: str, lines: Sequence[Line], last: float | None = None) -> str:
     grid = "".join(_grid_line(place(begin, y)[1], y) for y in _ticks(low, high))
     steps = "".join(_step_label(place(x, low)[0], x) for x in _ticks(begin, end) if x == int(x))
     drawn = "".join(_curve(ln, [place(x, y) for x, y in ln.points]) for ln in lines if ln.points)
-    legend = "".join(f'<span><i style="background:{ln.color}"></i>{escape(ln.name)}</span>' for ln in lines if ln.points)
+    legend = "".join(
+        f'<span><i style="background:{ln.color}"></i>{escape(ln.name)}</span>' for ln in lines if ln.points
+    )
     return (
         f'<figure class="n-chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f'{grid}{steps}{drawn}</svg><figcaption class="n-keys">{legend}</figcaption></figure>'

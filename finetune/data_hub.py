@@ -81,7 +81,7 @@ def read_hub(
         tables: list[Table] = []
         missing = limit
         for file in files:
-            tables.append(read_file(source.download(dataset, file, listing.commit), missing))
+            tables.append(read_file(source.download(dataset, file, listing.commit), missing, uploaded=False))
             if missing is not None:
                 missing -= len(tables[-1].rows)
                 if missing <= 0:

@@ -32,8 +32,8 @@ _MARKUP = ((b"<!doctype", "HTML"), (b"<html", "HTML"), (b"<table", "HTML"), (b"<
 _EXPECTED = {".xlsx": "ZIP", ".parquet": "Parquet"}
 
 
-def read_file(path: str | Path, limit: int | None = None) -> Table:
-    """The rows of a file (the first ``limit``), at least one.
+def read_file(path: str | Path, limit: int | None = None, uploaded: bool = True) -> Table:
+    """The rows of a file (the first ``limit``), at least one. The size limit holds for what people upload.
 
     UserError for everything that keeps it from being read: data.missing, data.folder, data.too_large, data.empty,
     data.unknown_type, data.old_excel, data.locked_excel, data.pretend, data.pretend_text, data.no_rows, and those of
@@ -41,7 +41,7 @@ def read_file(path: str | Path, limit: int | None = None) -> Table:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    _check(path, suffix)
+    _check(path, suffix, uploaded)
     table = _read(path, suffix, limit)
     if not table.rows:
         raise UserError("data.no_rows", name=path.name)
@@ -66,7 +66,7 @@ def _read(path: Path, suffix: str, limit: int | None) -> Table:
     return replace(table, encoding=encoding, notes=[*said, *table.notes])
 
 
-def _check(path: Path, suffix: str) -> None:
+def _check(path: Path, suffix: str, uploaded: bool) -> None:
     if path.is_dir():
         raise UserError("data.folder", name=path.name)
     if not path.exists():
@@ -78,7 +78,7 @@ def _check(path: Path, suffix: str) -> None:
     size = path.stat().st_size
     if size == 0:
         raise UserError("data.empty", name=path.name)
-    if size > MAX_BYTES:
+    if uploaded and size > MAX_BYTES:
         raise UserError("data.too_large", name=path.name, size=-(-size >> 20), limit=MAX_BYTES >> 20)
     _check_head(path, suffix)
 

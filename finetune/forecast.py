@@ -21,14 +21,16 @@ SPREAD = (0.75, 1.6)
 
 
 def speed(jobs: Jobs, spec: TrainSpec, plan: LaunchPlan, cores: int) -> float | None:
-    """Tokens per second: the median of earlier runs of the same model, method and placement, else the starter's default."""
+    """Tokens per second: the median of earlier runs of this model, method and placement, else the starter's default."""
     found: list[float] = []
     for job in jobs.list()[:20]:
         if job.facts.get("model") != spec.model.id or job.facts.get("method") != spec.method:
             continue
         if jobs.plan(job.id).placement != plan.placement:
             continue
-        rates = [row["tokens_per_second"] for row in read(jobs.folder(job.id)).steps[2:] if row.get("tokens_per_second")]
+        rates = [
+            row["tokens_per_second"] for row in read(jobs.folder(job.id)).steps[2:] if row.get("tokens_per_second")
+        ]
         if len(rates) >= 5:
             found.append(median(rates))
     if found:

@@ -104,6 +104,8 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 def _foreign(nvml: Any, handle: Any) -> int:
     """Bytes of processes that do not descend from any process of ours (in containers NVML may hide them: then 0)."""
-    ours = {process.pid for process in psutil.process_iter(["environ"]) if "NARANHI_JOB" in (process.info["environ"] or {})}
+    ours = {
+        process.pid for process in psutil.process_iter(["environ"]) if "NARANHI_JOB" in (process.info["environ"] or {})
+    }
     running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     return sum(p.usedGpuMemory or 0 for p in running if p.pid not in ours and p.pid != os.getpid())

@@ -105,22 +105,15 @@ class Jobs:
         return path
 
     def get(self, job_id: str) -> Job:
-        """A job as it is now. One whose supervisor is gone has failed; that is told, not written, so a full disk hides nothing."""
-        file = self.folder(job_id) / "job.json"
-        job = from_dict(read_json(file))
-        if not _lost(job):
-            return job
-        job = from_dict(read_json(file))  # its supervisor may have written the end just before it left
-        if not _lost(job):
-            return job
-        return replace(job, state="failed", ended=file.stat().st_mtime, error={"key": "jobs.killed", "values": {}})
+        """A job as it is now. One whose supervisor is gone has failed."""
+        return _read(self.folder(job_id) / "job.json")
 
     def list(self) -> list[Job]:
         """All jobs, newest first."""
         found = []
         for path in self.workspace.jobs.glob("*/job.json"):
             with contextlib.suppress(FileNotFoundError):  # deleted by somebody else in this moment
-                found.append(self.get(path.parent.name))
+                found.append(_read(path))
         return sorted(found, key=lambda j: j.created, reverse=True)
 
     def spec(self, job_id: str) -> specs.TrainSpec:
@@ -177,6 +170,8 @@ class Jobs:
                 self.save(replace(job, state="stopped", ended=time.time()))
             elif job.active:
                 write_atomic(self.folder(job_id) / "stop", str(time.time()))
+        if job.state == "queued":  # younger runs may have waited for its devices
+            self.start_next()
 
     def stopping(self, job_id: str) -> bool:
         return (self.folder(job_id) / "stop").exists()
@@ -217,7 +212,13 @@ class Jobs:
         argv = [sys.executable, "-m", "finetune.supervise", str(self.workspace.root), job.id]
         with (self.folder(job.id) / "supervisor.log").open("ab") as log:
             process = subprocess.Popen(
-                argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment()
+                argv,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=_environment(),
             )
         self.save(replace(job, state="starting", supervisor=identity(process.pid)))
 
@@ -225,8 +226,13 @@ class Jobs:
         return lock(self.workspace.jobs / "queue")
 
 
-def _lost(job: Job) -> bool:
-    return job.state in ("starting", "running") and not alive(job.supervisor)
+def _read(file: Path) -> Job:
+    """A job that lost its supervisor is told as failed and not written: a full disk must not hide it."""
+    for _ in range(2):  # the supervisor may have written the end just before it left
+        job = from_dict(read_json(file))
+        if job.state not in ("starting", "running") or alive(job.supervisor):
+            return job
+    return replace(job, state="failed", ended=file.stat().st_mtime, error={"key": "jobs.killed", "values": {}})
 
 
 def _environment() -> dict[str, str]:

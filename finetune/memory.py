@@ -66,7 +66,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes per part for one GPU, and for the host while loading. The true peak is expected between ``low`` and ``high``."""
+    """Bytes per part for one GPU, and for the host while loading. The peak should lie between ``low`` and ``high``."""
 
     parts: dict[str, int]
     host: int
@@ -88,7 +88,9 @@ def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
     """Numbers that are trained. Named targets count the matrices of that name."""
     names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     wanted = names if spec.lora.targets == "all-linear" else tuple(t.strip() for t in spec.lora.targets.split(","))
-    return shape.layers * sum(spec.lora.rank * (a + b) for n, (a, b) in zip(names, shape.matrices, strict=True) if n in wanted)
+    return shape.layers * sum(
+        spec.lora.rank * (a + b) for n, (a, b) in zip(names, shape.matrices, strict=True) if n in wanted
+    )
 
 
 def estimate(shape: Shape, spec: TrainSpec, ranks: int = 1, sharded: bool = False) -> Estimate:

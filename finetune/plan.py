@@ -1,7 +1,8 @@
 """From what to train and what there is to the command that does it.
 
-Covers: placement (one process, data parallel, FSDP2 shards, offload), precision, the accelerate configuration, argv and
-environment, as data that prints as a command to copy. Does not cover: starting it (jobs.py) or secrets (never in a plan).
+Covers: placement (one process, data parallel, FSDP2 shards, offload), precision, the accelerate configuration, argv
+and environment, as data that prints as a command to copy. Does not cover: starting it (jobs.py) or secrets (never in
+a plan).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _wanted(spec: TrainSpec, machine: Machine) -> tuple[Gpu, ...]:
 
 
 def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> tuple[str, tuple[Gpu, ...], Estimate, bool]:
-    """One GPU when it fits and is alone, copies on each when it fits each, shards when it does not, offload at the end."""
+    """One GPU when it fits and is alone, copies when it fits each, shards when it does not, offload where asked."""
     best = tuple(sorted(gpus, key=lambda g: -g.free))
     whole = estimate(shape, spec)
     shards = estimate(shape, spec, len(gpus), sharded=True)
@@ -147,7 +148,7 @@ def _cpu_plan(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> 
         precision=_cpu_precision(spec, machine),
         offload=False,
         argv=_argv(folder, launcher=False),
-        env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(machine.cores)},
+        env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(machine.cores), "OMP_WAIT_POLICY": "PASSIVE"},
         files={},
         fit=_fit(guess, machine.memory_free),
         parts=guess.parts,

@@ -1,7 +1,7 @@
 """What the chosen model will learn from the chosen data, shown before anything starts.
 
-Covers: three conversations with their trained tokens marked, counts, lengths, what was dropped and why, prompts that are
-too close to the data. Does not cover: torch; the same ChatFormat encodes here and in the training script.
+Covers: three conversations with their trained tokens marked, counts, lengths, what was dropped and why, prompts that
+are too close to the data. Does not cover: torch; the same ChatFormat encodes here and in the training script.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def _histogram(lengths: list[int]) -> str:
     width = max(1, -(-max(lengths) // BINS))
     bins = Counter(min(n // width, BINS - 1) for n in lengths)
     top = max(bins.values())
-    bars = "".join(f'<i style="height:{bins[b] / top * 100:.0f}%" title="{b * width}–{(b + 1) * width}: {bins[b]}"></i>' for b in range(BINS))
+    bars = "".join(
+        f'<i style="height:{bins[b] / top * 100:.0f}%" title="{b * width}–{(b + 1) * width}: {bins[b]}"></i>'
+        for b in range(BINS)
+    )
     return f'<div class="n-hist" aria-hidden="true">{bars}</div>'
 
 
@@ -124,7 +127,8 @@ def _dropped(source: Source, words: Words) -> str:
         return ""
     reasons = Counter(d.key for d in source.dropped)
     items = "".join(f"<li>{escape(words(key))}: {n:,}</li>" for key, n in reasons.most_common())
-    return f'<p class="n-sub">{words("train.preview.dropped", count=len(source.dropped))}</p><ul class="n-sub">{items}</ul>'
+    line = words("train.preview.dropped", count=len(source.dropped))
+    return f'<p class="n-sub">{line}</p><ul class="n-sub">{items}</ul>'
 
 
 def _similar(source: Source, words: Words) -> str:

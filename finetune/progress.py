@@ -1,7 +1,7 @@
 """From a job's files to numbers a page can show.
 
-Covers: phase, step, curves, samples, the time that is left. Does not cover: drawing them. The training script writes one
-JSON object per line; a run that was resumed repeats steps, and the later line counts.
+Covers: phase, step, curves, samples, the time that is left. Does not cover: drawing them. The training script writes
+one JSON object per line; a run that was resumed repeats steps, and the later line counts.
 """
 
 from __future__ import annotations

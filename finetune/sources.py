@@ -18,6 +18,8 @@ from finetune import data as reading
 from finetune.data import Dropped, Example, Mapping, Note
 from finetune.spec import DataSpec
 
+HUB_ROWS = 100_000  # the first rows of a Hub split; more than a run here would see
+
 
 @dataclass(frozen=True)
 class Source:
@@ -38,9 +40,7 @@ def load(workspace: Workspace, spec: DataSpec) -> Source:
         return _builtin(spec)
     table = _table(workspace, spec)
     mapping = Mapping(spec.shape, dict(spec.columns)) if spec.shape else reading.guess(table)
-    converted = reading.convert(table, mapping)
-    if not converted.examples:
-        raise UserError("data.nothing_left", rows=len(table.rows))
+    converted = reading.usable(reading.convert(table, mapping))
     train, heldout = split(converted.examples, spec.heldout)
     return Source(
         train,
@@ -54,7 +54,7 @@ def load(workspace: Workspace, spec: DataSpec) -> Source:
 
 def _table(workspace: Workspace, spec: DataSpec) -> reading.Table:
     if spec.kind == "hub":
-        return reading.read_hub(spec.id, spec.split, spec.revision)
+        return reading.read_hub(spec.id, spec.split, spec.revision, limit=HUB_ROWS)
     return reading.read_file(upload_path(workspace, spec.id))
 
 
@@ -79,10 +79,10 @@ def _builtin(spec: DataSpec) -> Source:
 
 
 def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """The same rows go to the same side every time, wherever they stand in the file: chosen by hash, not by position."""
+    """The same rows go to the same side every time, wherever they stand in the file: chosen by hash, not by place."""
     count = round(len(examples) * share)
-    if share > 0 and len(examples) > 1:
-        count = min(max(count, 1), len(examples) - 1)
+    if share > 0:
+        count = max(0, min(max(count, 1), len(examples) - 1))
     ranked = sorted(range(len(examples)), key=lambda i: _rank(examples[i]))
     held = set(ranked[:count])
     return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]

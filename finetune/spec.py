@@ -1,7 +1,7 @@
 """What to train, as plain data.
 
-Covers: TrainSpec and its parts, what must hold between them, and the YAML that a person can read, edit and run. Does not
-cover: where it runs (plan.py) or whether it fits (memory.py).
+Covers: TrainSpec and its parts, what must hold between them, and the YAML that a person can read, edit and run. Does
+not cover: where it runs (plan.py) or whether it fits (memory.py).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LoraSpec:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """How long and how fast. ``steps`` 0 means: as many as ``epochs`` need. Lengths are tokens; warmup is a share of all steps."""
+    """How long and how fast. ``steps`` 0: as many as ``epochs`` need. Lengths in tokens; warmup is a share of steps."""
 
     steps: int = 0
     epochs: float = 1.0
@@ -78,7 +78,7 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class WatchSpec:
-    """What to look at on the way. ``every`` is in steps (0: five times in the run); ``examples`` caps the held-out set."""
+    """What to look at on the way. ``every`` is in steps (0: five times a run); ``examples`` caps the held-out set."""
 
     every: int = 0
     examples: int = 64
@@ -129,12 +129,23 @@ class TrainSpec:
         return asdict(self)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), allow_unicode=True, sort_keys=False)
+        return yaml.dump(self.to_dict(), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
     @property
     def tokens_per_step(self) -> int:
         """The most tokens one optimiser step of one process sees."""
         return self.schedule.micro_batch * self.schedule.accumulation * self.schedule.max_length
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text with line ends other than \\n, which come back changed from plain YAML."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if {"\x85", "\u2028", "\u2029"} & set(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _choices(spec: TrainSpec) -> list[tuple[str, tuple[str, ...], str]]:
@@ -189,7 +200,7 @@ def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
 
 
 def _cast(value: Any, annotation: str, where: str) -> Any:
-    """YAML reads 1e-3 as text and 1 as a whole number; both are fine where a number is meant, as is 0 in a list of GPUs."""
+    """YAML reads 1e-3 as text and 1 as a whole number; both will do where a number is meant, as 0 does for a GPU."""
     if is_dataclass(value):
         return value
     try:
@@ -233,12 +244,13 @@ _PARTS: dict[str, type[Any]] = {
 
 
 def from_dict(values: dict[str, Any]) -> TrainSpec:
-    """A spec from what ``to_dict`` made, of this version or an older one. UserError on anything unknown or out of range."""
+    """A spec from what ``to_dict`` made, of this or an older version. UserError on anything unknown or out of range."""
     version = values.get("version", VERSION)
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise UserError("spec.version", version=version, known=VERSION)
-    if not isinstance(values.get("model"), dict) or not isinstance(values.get("data"), dict):
-        raise UserError("spec.no_model" if not isinstance(values.get("model"), dict) else "spec.no_data")
+    for part in ("model", "data"):
+        if not isinstance(values.get(part), dict) or "id" not in values[part]:
+            raise UserError(f"spec.no_{part}")
     spec: TrainSpec = _build(TrainSpec, {**values, "version": VERSION}, "")
     return spec
 
@@ -261,7 +273,10 @@ RECIPES = Path(__file__).parent / "recipes"
 def recipes() -> dict[str, dict[str, Any]]:
     """The presets by name, in the order they are offered: the values that each one sets."""
     found = [yaml.safe_load(file.read_text(encoding="utf-8")) | {"file": file.stem} for file in RECIPES.glob("*.yaml")]
-    return {r["file"]: {k: v for k, v in r.items() if k not in ("file", "order")} for r in sorted(found, key=lambda r: r["order"])}
+    return {
+        r["file"]: {k: v for k, v in r.items() if k not in ("file", "order")}
+        for r in sorted(found, key=lambda r: r["order"])
+    }
 
 
 def with_recipe(name: str, model: ModelSpec, data: DataSpec) -> TrainSpec:

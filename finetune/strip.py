@@ -20,7 +20,10 @@ NAMES = {"ko": ("한국어", "./", "한"), "en": ("English", "./en", "EN")}
 def strip(words: Words, workspace: Workspace) -> str:
     """Name, devices, account and the language switch."""
     machine = gpu.read(workspace.root)
-    devices = [_device(words("app.gpu", name=g.name, free=g.free / 2**30, total=g.total / 2**30), g.device, workspace, words) for g in machine.gpus]
+    devices = [
+        _device(words("app.gpu", name=g.name, free=g.free / 2**30, total=g.total / 2**30), g.device, workspace, words)
+        for g in machine.gpus
+    ]
     if not devices:
         devices = [_device(words("app.cpu", cores=machine.cores), CPU, workspace, words)]
     account = words("app.hub.known" if hub.has_token() else "app.hub.none")

@@ -58,7 +58,7 @@ def _take(workspace: Workspace, plan: LaunchPlan, job: Job) -> Lease | None:
 
 
 def _wait_until_free(workspace: Workspace, plan: LaunchPlan) -> None:
-    """A rank that was killed keeps its part of the lease until the kernel is done with it; the next job needs all of it."""
+    """A rank that was killed keeps the lease until the kernel is done with it, and the next job needs it."""
     deadline = time.monotonic() + LEASE_WAIT
     while any(holder(workspace, d) is not None for d in plan.devices) and time.monotonic() < deadline:
         time.sleep(POLL)

@@ -77,10 +77,19 @@ def _outcome(words: Words) -> _Plan:
         with gr.Accordion(words("train.memory"), open=False, elem_classes="n-plain"):
             bar = gr.HTML(elem_id="train-bar")
         with gr.Accordion(words("train.yaml"), open=False, elem_classes="n-plain"):
-            yaml = gr.Code(language="yaml", interactive=False, show_label=False, label=words("train.yaml"), elem_id="train-yaml")
+            yaml = gr.Code(
+                language="yaml", interactive=False, show_label=False, label=words("train.yaml"), elem_id="train-yaml"
+            )
         with gr.Accordion(words("train.command"), open=False, elem_classes="n-plain"):
             gr.HTML(f'<p class="n-sub">{words("train.command.sub")}</p>')
-            command = gr.Code(language="shell", interactive=False, show_label=False, label=words("train.command"), wrap_lines=True, elem_id="train-command")
+            command = gr.Code(
+                language="shell",
+                interactive=False,
+                show_label=False,
+                label=words("train.command"),
+                wrap_lines=True,
+                elem_id="train-command",
+            )
     return _Plan(line, first, start, shrink, bar, yaml, command, shown, gr.State(""))
 
 
@@ -97,8 +106,22 @@ def _wire_form(
         return show_preview(values, words, services)
 
     changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns")]
-    gr.on([*changes, form.columns.submit], replan, inputs_kwargs=inputs, outputs=planned, trigger_mode="always_last", **HIDDEN)
-    previews = [form.model.change, form.source.change, form.shape.change, form.columns.submit, form.system.change, form.max_length.change]
+    gr.on(
+        [*changes, form.columns.submit],
+        replan,
+        inputs_kwargs=inputs,
+        outputs=planned,
+        trigger_mode="always_last",
+        **HIDDEN,
+    )
+    previews = [
+        form.model.change,
+        form.source.change,
+        form.shape.change,
+        form.columns.submit,
+        form.system.change,
+        form.max_length.change,
+    ]
     gr.on(previews, look, inputs_kwargs=inputs, outputs=parts.preview, trigger_mode="always_last", **HIDDEN)
     names = list(tab_form.preset_values("quick"))
     form.preset.input(lambda p: _preset(p, names), form.preset, [getattr(form, n) for n in names], **HIDDEN)
@@ -193,7 +216,15 @@ def plan_outputs(values: dict[str, Any], words: Words, services: TrainServices) 
     text = words("train.queue") if taken is not None else words("train.start" if first else "train.start.first")
     start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
     bar = views.memory_bar(made, words)
-    return [line, "" if first else _first(span, words), start, gr.update(visible=bool(remedy)), bar, spec.to_yaml(), shown]
+    return [
+        line,
+        "" if first else _first(span, words),
+        start,
+        gr.update(visible=bool(remedy)),
+        bar,
+        spec.to_yaml(),
+        shown,
+    ]
 
 
 def _fits(spec: TrainSpec, services: TrainServices) -> bool:
@@ -206,11 +237,15 @@ def _shrunk(values: dict[str, Any], names: list[str], words: Words, services: Tr
 
 
 def _first(span: tuple[float, float] | None, words: Words) -> str:
-    minutes = words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
+    minutes = (
+        words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
+    )
     return f'<p class="n-sub">{words("train.first.sub", minutes=minutes)}</p>'
 
 
-def _forecast(spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices) -> tuple[float, float] | None:
+def _forecast(
+    spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices
+) -> tuple[float, float] | None:
     rate = forecast.speed(services.jobs, spec, made, cores)
     if rate is None:
         return None
@@ -272,4 +307,10 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         raise gr.Error(words.error(error), title=words("app.failed")) from error
     gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
     log.info("run %s %s", job.id, asdict(spec.model))
-    return [secrets.token_hex(8), gr.update(value=job.id), {}, gr.update(open=False), *plan_outputs(values, words, services)]
+    return [
+        secrets.token_hex(8),
+        gr.update(value=job.id),
+        {},
+        gr.update(open=False),
+        *plan_outputs(values, words, services),
+    ]

@@ -158,30 +158,54 @@ def _data(words: Words) -> dict[str, Any]:
     labels += [(words("train.data." + key), key) for key in ("file", "hub")]
     parts: dict[str, Any] = {}
     parts["source"] = gr.Radio(
-        labels, value="emotion", show_label=False, label=words("train.data"), elem_classes="n-pick", elem_id="train-data", container=False
+        labels,
+        value="emotion",
+        show_label=False,
+        label=words("train.data"),
+        elem_classes="n-pick",
+        elem_id="train-data",
+        container=False,
     )
     with gr.Group(visible=False, elem_classes="n-plain") as mine:
         parts["upload"] = gr.State("")
         parts["file"] = gr.File(
-            label=words("train.data.upload"), file_types=sorted(SUFFIXES), type="filepath", height=120, elem_id="train-upload"
+            label=words("train.data.upload"),
+            file_types=sorted(SUFFIXES),
+            type="filepath",
+            height=120,
+            elem_id="train-upload",
         )
     with gr.Row(visible=False) as hub:
         presets = [d.id for d in datasets() if d.kind == "hub"]
-        parts["hub_id"] = gr.Dropdown(presets, value=presets[0], allow_custom_value=True, label=words("train.data.hub_id"), scale=3)
+        parts["hub_id"] = gr.Dropdown(
+            presets, value=presets[0], allow_custom_value=True, label=words("train.data.hub_id"), scale=3
+        )
         parts["hub_split"] = gr.Textbox("train", label=words("train.data.split"), scale=1, min_width=110)
     with gr.Row(visible=False) as mapping:
         parts["shape"] = gr.Dropdown(
-            [(words("data.shape." + s), s) for s in FIELDS], value=None, label=words("train.data.shape"), min_width=160, elem_id="train-shape"
+            [(words("data.shape." + s), s) for s in FIELDS],
+            value=None,
+            label=words("train.data.shape"),
+            min_width=160,
+            elem_id="train-shape",
         )
-        parts["columns"] = gr.Textbox(label=words("train.data.columns"), info=words("train.data.columns.info"), scale=2, elem_id="train-columns")
+        parts["columns"] = gr.Textbox(
+            label=words("train.data.columns"), info=words("train.data.columns.info"), scale=2, elem_id="train-columns"
+        )
     parts["source"].change(
-        lambda kind: [gr.update(visible=kind == "file"), gr.update(visible=kind == "hub"), gr.update(visible=kind in ("file", "hub"))],
+        lambda kind: [
+            gr.update(visible=kind == "file"),
+            gr.update(visible=kind == "hub"),
+            gr.update(visible=kind in ("file", "hub")),
+        ],
         parts["source"],
         [mine, hub, mapping],
         api_visibility="private",
         show_progress="hidden",
     )
-    parts["system"] = gr.Textbox(label=words("train.system"), info=words("train.system.info"), lines=1, max_lines=4, elem_id="train-system")
+    parts["system"] = gr.Textbox(
+        label=words("train.system"), info=words("train.system.info"), lines=1, max_lines=4, elem_id="train-system"
+    )
     return parts
 
 
@@ -190,7 +214,9 @@ def _advanced(words: Words) -> dict[str, Any]:
     defaults |= preset_values("quick")
     parts: dict[str, Any] = {}
     with gr.Accordion(words("train.advanced"), open=False, elem_classes="n-plain", elem_id="train-advanced"):
-        parts["name"] = gr.Textbox(label=words("train.name"), info=words("train.name.info"), max_length=80, elem_id="train-name")
+        parts["name"] = gr.Textbox(
+            label=words("train.name"), info=words("train.name.info"), max_length=80, elem_id="train-name"
+        )
         for group, names in GROUPS.items():
             gr.HTML(f'<h4 class="n-h" style="margin-top:10px">{words("train.advanced." + group)}</h4>')
             with gr.Row():
@@ -208,7 +234,9 @@ def _field(name: str, value: Any, words: Words) -> Any:
     if isinstance(value, str) or name == "learning_rate":
         text = f"{value:g}" if isinstance(value, float) else value
         return gr.Textbox(text, label=label, min_width=150, max_lines=1, elem_id=f"train-{name}")
-    return gr.Number(value, label=label, min_width=150, precision=0 if isinstance(value, int) else None, elem_id=f"train-{name}")
+    return gr.Number(
+        value, label=label, min_width=150, precision=0 if isinstance(value, int) else None, elem_id=f"train-{name}"
+    )
 
 
 def flat(spec: specs.TrainSpec) -> dict[str, Any]:
@@ -241,7 +269,7 @@ def data_of(values: dict[str, Any]) -> specs.DataSpec:
 
 
 def read_columns(text: str) -> dict[str, str]:
-    """"question=Q, answer=A" as a dict."""
+    """ "question=Q, answer=A" as a dict."""
     pairs = (part.split("=", 1) for part in text.split(",") if "=" in part)
     return {field.strip(): column.strip() for field, column in pairs}
 
@@ -260,7 +288,12 @@ def to_spec(values: dict[str, Any]) -> specs.TrainSpec:
         "name": (values["name"] or "").strip() or _name(model, data),
         "method": values["method"],
     }
-    kinds = {"lora": specs.LoraSpec, "schedule": specs.ScheduleSpec, "watch": specs.WatchSpec, "hardware": specs.HardwareSpec}
+    kinds = {
+        "lora": specs.LoraSpec,
+        "schedule": specs.ScheduleSpec,
+        "watch": specs.WatchSpec,
+        "hardware": specs.HardwareSpec,
+    }
     for part, kind in kinds.items():
         spec[part] = {f.name: values[f.name] for f in fields(kind) if f.name in values}
     return specs.from_dict(spec)

@@ -67,13 +67,26 @@ def build(words: Words) -> Runs:
         gr.HTML(f'<h2 class="n-h">{words("train.runs")}</h2>')
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=220):
-                picked = gr.Radio([], show_label=False, label=words("train.runs"), elem_classes="n-pick n-list", container=False, elem_id="train-picked")
+                picked = gr.Radio(
+                    [],
+                    show_label=False,
+                    label=words("train.runs"),
+                    elem_classes="n-pick n-list",
+                    container=False,
+                    elem_id="train-picked",
+                )
             with gr.Column(scale=3, min_width=320):
                 head = gr.HTML(elem_id="train-head")
                 with gr.Row(elem_classes="n-actions"):
-                    stop = gr.Button(words("train.stop"), variant="primary", visible=False, elem_id="train-stop", min_width=150)
-                    compare = gr.Button(words("train.compare"), variant="primary", visible=False, elem_id="train-compare", min_width=150)
-                    resume = gr.Button(words("train.resume"), variant="primary", visible=False, elem_id="train-resume", min_width=150)
+                    stop = gr.Button(
+                        words("train.stop"), variant="primary", visible=False, elem_id="train-stop", min_width=150
+                    )
+                    compare = gr.Button(
+                        words("train.compare"), variant="primary", visible=False, elem_id="train-compare", min_width=150
+                    )
+                    resume = gr.Button(
+                        words("train.resume"), variant="primary", visible=False, elem_id="train-resume", min_width=150
+                    )
                     delete = gr.Button(words("train.delete"), visible=False, elem_id="train-delete", min_width=120)
                 loss = gr.HTML(elem_id="train-loss")
                 gr.HTML(f'<h3 class="n-h" style="margin-top:8px">{words("train.samples")}</h3>')
@@ -84,7 +97,9 @@ def build(words: Words) -> Runs:
                     log = gr.HTML(elem_id="train-log")
                 record = gr.HTML()
     timer = gr.Timer(INTERVAL)
-    return Runs(card, picked, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({}))
+    return Runs(
+        card, picked, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({})
+    )
 
 
 def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) -> list[Any]:
@@ -93,7 +108,11 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) 
     ids = [job.id for job in listed]
     if picked not in ids:
         picked = next((job.id for job in listed if job.active), ids[0] if ids else None)
-    texts = _texts(jobs, picked, words) if picked else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
+    texts = (
+        _texts(jobs, picked, words)
+        if picked
+        else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
+    )
     choices = [(views.label(job, words), job.id) for job in listed]
     job = next((j for j in listed if j.id == picked), None)
     values: dict[str, Any] = {"card": bool(ids), "picked": [choices, picked], **texts, "buttons": _buttons(jobs, job)}

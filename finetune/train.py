@@ -58,10 +58,18 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     files = locate(workspace, spec.model.id, spec.model.revision)
     chat = ChatFormat.from_folder(files.folder, spec.model.template)
     source = sources.load(workspace, spec.data)
-    rows = {"train": encode(source.train, chat, spec), "heldout": encode(source.heldout[: spec.watch.examples], chat, spec)}
+    rows = {
+        "train": encode(source.train, chat, spec),
+        "heldout": encode(source.heldout[: spec.watch.examples], chat, spec),
+    }
     if not rows["train"]:
         raise UserError("train.all_masked", length=spec.schedule.max_length)
-    report.write("facts", rows=len(rows["train"]), heldout=len(rows["heldout"]), tokens=sum(len(r["input_ids"]) for r in rows["train"]))
+    report.write(
+        "facts",
+        rows=len(rows["train"]),
+        heldout=len(rows["heldout"]),
+        tokens=sum(len(r["input_ids"]) for r in rows["train"]),
+    )
     report.phase("load")
     trainer = build_trainer(spec, files.folder, folder, rows, chat, report)
     watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec)
@@ -99,7 +107,12 @@ def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[d
 
 
 def build_trainer(
-    spec: TrainSpec, base: Path, folder: Path, rows: dict[str, list[dict[str, list[int]]]], chat: ChatFormat, report: Any
+    spec: TrainSpec,
+    base: Path,
+    folder: Path,
+    rows: dict[str, list[dict[str, list[int]]]],
+    chat: ChatFormat,
+    report: Any,
 ) -> Any:
     """The model in 4 bits with a fresh adapter, inside TRL's trainer."""
     import torch
@@ -123,7 +136,9 @@ def build_trainer(
     device = "cpu" if args.use_cpu else args.device
     model = load_base(base, spec, precision, device)
     if len(chat.tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        raise UserError("train.vocabulary", tokens=len(chat.tokenizer), rows=model.get_input_embeddings().weight.shape[0])
+        raise UserError(
+            "train.vocabulary", tokens=len(chat.tokenizer), rows=model.get_input_embeddings().weight.shape[0]
+        )
     trainer = Trainer(
         model=model,
         args=args,
@@ -220,7 +235,9 @@ def sample_prompts(spec: TrainSpec, domain: str) -> list[list[dict[str, str]]]:
     return found[::step][: spec.watch.samples]
 
 
-def describe(spec: TrainSpec, files: ModelFiles, chat: ChatFormat, source: sources.Source, began: float) -> dict[str, Any]:
+def describe(
+    spec: TrainSpec, files: ModelFiles, chat: ChatFormat, source: sources.Source, began: float
+) -> dict[str, Any]:
     """run.json: what anybody needs to repeat or to load this run."""
     return {
         "version": 1,
@@ -230,7 +247,12 @@ def describe(spec: TrainSpec, files: ModelFiles, chat: ChatFormat, source: sourc
         "template": spec.model.template,
         "date": DATE,
         "system": spec.data.system,
-        "dataset": {**asdict(spec.data), "sha256": source.sha256, "train": len(source.train), "heldout": len(source.heldout)},
+        "dataset": {
+            **asdict(spec.data),
+            "sha256": source.sha256,
+            "train": len(source.train),
+            "heldout": len(source.heldout),
+        },
         "spec": spec.to_dict(),
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.distributed.tensor import DTensor
 
 from assets.errors import UserError
 from assets.files import read_json, write_json
+from finetune.train_resume import trained, whole
 
 MARK = "complete.json"
 
@@ -25,13 +25,10 @@ MARK = "complete.json"
 def adapter_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
     """Every trained tensor, whole, under PEFT's file names. All ranks must call it; only those that ``keep`` get copies."""
     weights: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        tensor = parameter.detach()
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    for name, parameter in trained(model).items():
+        tensor = whole(parameter.detach())
         if keep:
-            weights[name.replace(".default.", ".")] = whole.cpu().contiguous().clone()
+            weights[name] = tensor.cpu().contiguous().clone()
     return weights
 
 
@@ -89,13 +86,24 @@ def is_complete(checkpoint: Path) -> bool:
     return all((checkpoint / n).exists() and (checkpoint / n).stat().st_size == size for n, size in files.items())
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """All of them, newest first, whole or not."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[-1]), reverse=True)
+
+
 def last_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, and the names of newer ones that are cut short (they are removed)."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[-1]), reverse=True)
+    """The newest whole checkpoint, and the names of newer ones that are cut short."""
     broken: list[str] = []
-    for checkpoint in found:
+    for checkpoint in checkpoints(folder):
         if is_complete(checkpoint):
             return checkpoint, broken
         broken.append(checkpoint.name)
-        shutil.rmtree(checkpoint)
     return None, broken
+
+
+def rotate(folder: Path, keep: int) -> int:
+    """Remove all but the newest ``keep`` whole checkpoints, once the newest is whole. The bytes that are left."""
+    whole = [c for c in checkpoints(folder) if is_complete(c)]
+    for old in whole[keep:]:
+        shutil.rmtree(old)
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

@@ -19,7 +19,10 @@ from transformers import TrainerCallback
 
 from assets.chat import ChatFormat
 from assets.errors import UserError
-from finetune.train_save import mark_complete
+from assets.files import write_json
+from finetune import train_ranks as ranks
+from finetune.train_resume import ORIGIN
+from finetune.train_save import mark_complete, rotate
 
 
 class Report:
@@ -60,8 +63,17 @@ def memory() -> dict[str, int]:
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Writes down steps and evaluations, answers the sample prompts, and stops the run when asked."""
 
-    def __init__(self, folder: Path, report: Report, prompts: list[list[dict[str, str]]], chat: ChatFormat, options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        report: Report,
+        prompts: list[list[dict[str, str]]],
+        chat: ChatFormat,
+        options: Any,
+        origin: dict[str, Any],
+    ) -> None:
         self._folder = folder
+        self._origin = origin
         self._report = report
         self._prompts = prompts
         self._chat = chat
@@ -85,12 +97,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _asked_to_stop(self) -> bool:
         """One rank looks, all ranks hear the same: a signal to each would leave some of them in a collective."""
-        asked = (self._folder / "stop").exists()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            answer: list[Any] = [asked]
-            torch.distributed.broadcast_object_list(answer, src=0)
-            asked = bool(answer[0])
-        return asked
+        return ranks.agreed((self._folder / "stop").exists())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
@@ -113,7 +120,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError("train.not_a_number", step=state.global_step)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, Any], model: Any = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], model: Any = None, **kwargs: Any
+    ) -> None:
         loss = float(metrics["eval_loss"])
         began = time.monotonic()
         self._samples(model, state.global_step)
@@ -122,6 +131,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.best.setdefault("first", loss)
         self.best["last"] = loss
         self._report.phase("train")
+        if state.global_step and self._asked_to_stop():  # before the first step there is nothing to save
+            self.stopped = control.should_training_stop = control.should_save = True
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._evaluating:
@@ -138,13 +149,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     @torch.no_grad()
     def _samples(self, model: Any, step: int) -> None:
-        """The fixed prompts, answered greedily; skipped where the weights are spread over ranks."""
+        """The fixed prompts, answered greedily by one rank; not where the weights are spread over ranks."""
         self._evaluating = False
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if ranks.sharded() or ranks.rank():
             return
         model.eval()
         for prompt in self._prompts:
-            ids = torch.tensor([self._chat.encode_prompt(prompt, self._options.data.system or None)], device=model.device)
+            ids = torch.tensor(
+                [self._chat.encode_prompt(prompt, self._options.data.system or None)], device=model.device
+            )
             out = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -158,18 +171,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._report.sample(step=step, prompt=prompt[-1]["content"], answer=text.strip())
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark a checkpoint whole once every rank has written its part; only then may older ones go."""
+        ranks.wait()
         if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(checkpoint / ORIGIN, self._origin)
+            mark_complete(checkpoint)
+            self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, self._options.watch.keep))
 
 
 def watch_parent() -> None:
-    """End with the supervisor: a rank that nobody would reap must not hold a GPU."""
+    """End with the supervisor and with the launcher: a rank that nobody would reap must not hold a GPU."""
     import threading
 
-    parent = os.getppid()
+    parents = {os.getppid(), int(os.environ["NARANHI_SUPERVISOR"])}
+    watched = [psutil.Process(pid) for pid in parents]
 
     def look() -> None:
-        while os.getppid() == parent:
+        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
             time.sleep(1)
         os._exit(70)
 

@@ -102,7 +102,11 @@ def _size(value: float | None) -> str:
 
 def loss_chart(progress: Progress, words: Words) -> str:
     lines = [
-        Line(words("train.n.loss"), "var(--n-indigo)", [(r["step"], r["loss"]) for r in progress.steps if r["loss"] is not None]),
+        Line(
+            words("train.n.loss"),
+            "var(--n-indigo)",
+            [(r["step"], r["loss"]) for r in progress.steps if r["loss"] is not None],
+        ),
         Line(words("train.n.eval"), "var(--n-persimmon)", [(r["step"], r["loss"]) for r in progress.evals], dots=True),
     ]
     return chart(words("train.chart.loss"), lines, progress.total)
@@ -134,7 +138,8 @@ def samples(progress: Progress, words: Words) -> str:
         if row["step"] != shown:
             shown = row["step"]
             parts.append(f'<span class="n-badge">{words("train.samples.step", step=shown)}</span>')
-        parts.append(f'<div class="n-sample"><q>{escape(row["prompt"])}</q>{escape(row["answer"].rstrip("\ufffd")) or "–"}</div>')
+        answer = row["answer"].rstrip("\ufffd")  # the token limit may have cut a syllable
+        parts.append(f'<div class="n-sample"><q>{escape(row["prompt"])}</q>{escape(answer) or "–"}</div>')
     return "".join(parts)
 
 
@@ -169,7 +174,9 @@ def memory_bar(plan: LaunchPlan, words: Words) -> str:
         if value <= 0:
             continue
         name = words("train.part." + part)
-        cells.append(f'<i style="width:{value / whole * 100:.2f}%;background:{color}" title="{name} {size(value)}"></i>')
+        cells.append(
+            f'<i style="width:{value / whole * 100:.2f}%;background:{color}" title="{name} {size(value)}"></i>'
+        )
         keys.append(f'<span><i style="background:{color}"></i>{name} {size(value)}</span>')
     return f'<div class="n-stack">{"".join(cells)}</div><div class="n-keys">{"".join(keys)}</div>'
 

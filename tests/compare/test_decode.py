@@ -54,12 +54,11 @@ def run(
     return tokens
 
 
-@torch.inference_mode()
 def assert_drawn(
     model: Any, adapter: Adapter | None, prompt: Sequence[int], answer: Sequence[int], sampling: Sampling
 ) -> None:
     """Each token is what plain logits over all tokens before it give: one forward, no cache and no mask of ours."""
-    with RowAdapters(model, [adapter]).attached(0, 1):
+    with torch.inference_mode(), RowAdapters(model, [adapter]).attached(0, 1):
         logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
     places = len(prompt) + torch.arange(len(answer))[:, None]
     assert Sampler(sampling, torch.device("cpu")).draw(logits, places, None)[:, 0].tolist() == list(answer)

@@ -32,10 +32,10 @@ def plain(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
 
 
-@torch.inference_mode()
 def peft_logits(base: Path, adapter: Path) -> torch.Tensor:
     model = PeftModel.from_pretrained(plain(base), adapter).eval()
-    return model(input_ids=torch.tensor([PROMPT])).logits[0, -1]
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([PROMPT])).logits[0, -1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -52,17 +52,18 @@ def assert_works(engine: WorkerEngine) -> None:
 
 
 def test_load_stream_unload(engine: WorkerEngine) -> None:
-    assert engine.health == "stopped" and engine.pid is None
+    assert (engine.health, engine.pid) == ("stopped", None)
     events = list(engine.load(SPEC))
     assert events[0] == Phase("engine.phase.start")
     assert isinstance(events[-1], Loaded) and engine.loaded == events[-1]
-    assert engine.health == "ready" and engine.pid == int(events[-1].versions["pid"]) != os.getpid()
+    assert (engine.health, engine.pid) == ("ready", int(events[-1].versions["pid"]))
+    assert engine.pid != os.getpid()
     stream = list(engine.stream(say("하나 둘"), None, Sampling()))
     assert "".join(e.text for e in stream if isinstance(e, Delta) and e.arm == "a") == "하나둘"
-    pid, start = engine.pid, time.monotonic()
+    pid, start = engine.pid or 0, time.monotonic()
     engine.unload()
     assert gone(pid, 0.1) and time.monotonic() - start < 2
-    assert engine.loaded is None and engine.health == "stopped"
+    assert engine.pid is None and not engine.loaded
     with pytest.raises(UserError, match="not_loaded"):
         next(engine.stream(say("x"), None, Sampling()))
 
@@ -231,7 +232,7 @@ def test_the_real_engine_behind_the_pipe(tmp_path: Path) -> None:
     assert isinstance(list(engine.load(real))[-1], Loaded)
     whole = [event for event in engine.stream(say("안녕"), None, Sampling(seed=1)) if isinstance(event, Delta)]
     for events_before_the_kill in (0, 20):
-        pid = engine.pid
+        pid = engine.pid or 0
         stream = engine.stream(say("안녕 " * 40), None, Sampling(temperature=3, top_p=1, max_new_tokens=600))
         seen = [next(stream) for _ in range(events_before_the_kill)]
         os.kill(pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """A training script without training, the plan that runs it, and how to wait for what it does.
 
-The script behaves like the real one towards its supervisor: it writes metrics.jsonl, obeys the stop file with exit code 3,
-goes on from its checkpoint, and ends with its parent.
+The script behaves like the real one towards its supervisor: it writes metrics.jsonl, obeys the stop file with exit
+code 3, goes on from its checkpoint, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from finetune.spec import DataSpec, ModelSpec, TrainSpec
 SPEC = TrainSpec(ModelSpec("some/model"), DataSpec("naranhi/emotion-ko"), name="연습")
 PATIENCE = 90.0  # the machine may be busy
 
-SCRIPT = r'''
+SCRIPT = r"""
 import json, os, sys, threading, time
 from pathlib import Path
 
@@ -91,7 +91,7 @@ if mode == "orphan":
 if mode != "empty":
     adapter()
 (folder / "done").write_text(str(time.time()))
-'''
+"""
 
 
 def script(tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import errors
 from huggingface_hub.utils import httpx
 
-from finetune import data_hub
+from finetune import data_hub, data_read
 from finetune.data import HubFetch, Listing, guess, read_hub
 from finetune.data_hub import PARQUET_BRANCH
 from tests.finetune.data_samples import PAIRS, refused, told, write
@@ -74,6 +74,12 @@ def test_a_limit_downloads_no_more_than_it_needs(hub: FolderHub) -> None:
         hub.put(PARQUET_BRANCH, f"default/train/000{number}.parquet", PAIRS)
     assert len(read_hub("a/b", "train", limit=4, fetch=hub).rows) == 4
     assert len(hub.downloads) == 2
+
+
+def test_shards_may_be_larger_than_uploads(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put("main", "train.jsonl", PAIRS)
+    monkeypatch.setattr(data_read, "MAX_BYTES", 10)
+    assert read_hub("a/b", "train", fetch=hub).rows == PAIRS
 
 
 def test_too_much_without_a_limit(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,16 +73,11 @@ def test_score_is_the_jaccard_of_five_grams(one: str, other: str) -> None:
     assert ([each.score for each in found] == [pytest.approx(wanted)]) if wanted >= NEAR else not found
 
 
-def test_a_hundred_thousand_rows_against_120_prompts() -> None:
-    examples = [
-        row(f"{number * 7919}번 손님이 오늘 {number % 97}도의 더위를 어떻게 견디는지 물었어요")
-        for number in range(100_000)
-    ]
-    prompts = [
-        prompt(f"{number * 7919}번 손님이 오늘 {number % 97}도의 더위를 어떻게 견디는지 물었어요")
-        for number in range(120)
+def test_rows_that_all_resemble_the_prompts_stay_affordable() -> None:
+    texts = [
+        f"{number * 7919}번 손님이 오늘 {number % 97}도의 더위를 어떻게 견디는지 물었어요" for number in range(15_000)
     ]
     start = time.process_time()
-    found = similar(examples, prompts)
+    found = similar([row(text) for text in texts], [prompt(text) for text in texts[:120]])
     assert len(found) == 120 and all(each.equal for each in found)
-    assert time.process_time() - start < 60
+    assert time.process_time() - start < 20

@@ -55,7 +55,9 @@ def refused(key: str, call: Any, *values: Any) -> None:
 
 def put(runs: Runs, **values: Any) -> Job:
     """A job folder as somebody left it."""
-    job = Job(**{"id": f"job-{len(runs.jobs.list())}", "name": "n", "state": "finished", "created": time.time()} | values)
+    job = Job(
+        **{"id": f"job-{len(runs.jobs.list())}", "name": "n", "state": "finished", "created": time.time()} | values
+    )
     folder = runs.workspace.jobs / job.id
     folder.mkdir()
     (folder / "spec.yaml").write_text(SPEC.to_yaml(), encoding="utf-8")
@@ -153,6 +155,18 @@ def test_devices_wanted_by_an_older_run_are_not_given_away(runs: Runs) -> None:
     assert float(runs.read(older, "done")) <= float(runs.read(younger, "runs"))
 
 
+def test_taking_a_run_out_of_the_queue_lets_younger_ones_pass(runs: Runs) -> None:
+    lease = acquire(runs.workspace, ("gpu-a",), {"kind": "engine"})
+    assert lease is not None
+    folder = runs.jobs.new_folder()
+    older = runs.jobs.create(SPEC, replace(runs.plan(folder, "finish"), devices=("gpu-a", "gpu-b")), folder, "")
+    younger = runs.create("finish", "gpu-b")
+    assert younger.state == "queued"
+    runs.jobs.stop(older.id)
+    assert runs.ended(younger).state == "finished" and runs.jobs.get(older.id).state == "stopped"
+    lease.release()
+
+
 def test_two_apps_that_start_at_once_run_each_job_once(runs: Runs) -> None:
     devices = ("gpu-a", "gpu-b", "gpu-c")
     lease = acquire(runs.workspace, devices, {"kind": "engine"})
@@ -213,7 +227,9 @@ def test_an_old_job_file_is_read_and_a_newer_one_refused(runs: Runs) -> None:
 
 
 def test_every_field_survives_json() -> None:
-    job = Job("i", "n", "failed", 1.5, "r", 2.5, 3.5, 2, (7, 8.25), -9, {"key": "k", "values": {"a": 1}}, {"model": "m"})
+    job = Job(
+        "i", "n", "failed", 1.5, "r", 2.5, 3.5, 2, (7, 8.25), -9, {"key": "k", "values": {"a": 1}}, {"model": "m"}
+    )
     assert from_dict(json.loads(json.dumps(asdict(job)))) == job
 
 
@@ -248,14 +264,13 @@ def test_a_full_disk_leaves_no_half_job(busy: Runs, monkeypatch: pytest.MonkeyPa
 
 def test_a_run_deleted_while_the_list_is_read_is_left_out(busy: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, lost = busy.create("finish"), busy.create("finish")
-    get = Jobs.get
 
-    def vanishing(self: Jobs, job_id: str) -> Job:
-        if job_id == lost.id:
-            busy.path(lost, "job.json").unlink()
-        return get(self, job_id)
+    def vanishing(path: Path) -> Any:
+        if path.parent.name == lost.id:
+            path.unlink()
+        return read_json(path)
 
-    monkeypatch.setattr(Jobs, "get", vanishing)
+    monkeypatch.setattr(module, "read_json", vanishing)
     assert [job.id for job in busy.jobs.list()] == [kept.id]
 
 

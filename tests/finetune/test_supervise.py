@@ -141,7 +141,7 @@ def test_a_queue_of_three_moves_on_without_an_app(runs: Runs) -> None:
     runs.steps(queued[0])
     assert [runs.jobs.get(job.id).state for job in queued] == ["running", "queued", "queued", "queued"]
     runs.path(queued[0], "enough").touch()
-    # From here on nobody calls start_next but the supervisors; the third leaves a process that holds the lease for a while.
+    # From here on only supervisors call start_next; the third run leaves a process that holds the lease for a while.
     for job in queued:
         assert runs.ended(job).state == "finished"
     ran = [(float(runs.read(job, "runs")), float(runs.read(job, "done"))) for job in queued]

@@ -32,7 +32,9 @@ SHAPES = {
     "prompt_completion": {"prompt": "비가 와요", "completion": "우산을 챙기세요."},
     "instruction": {"instruction": "더해 줘", "input": "1, 2", "output": "3이에요."},
     "qa": {"question": "배고파", "answer": "밥을 먹어요."},
-    "aihub": {"talk": {"content": {"HS01": "속상해요.", "SS01": "무슨 일이에요?", "HS02": "졌어요.", "SS02": "아쉽네요."}}},
+    "aihub": {
+        "talk": {"content": {"HS01": "속상해요.", "SS01": "무슨 일이에요?", "HS02": "졌어요.", "SS02": "아쉽네요."}}
+    },
 }
 
 

@@ -1,0 +1,98 @@
+"""Bytes before anything is loaded: plain numbers from a shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from assets.catalog import ModelCard, models
+from finetune.memory import GIB, Shape, adapter_parameters, estimate, on_cpu
+from finetune.spec import DataSpec, HardwareSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec
+
+SPEC = TrainSpec(ModelSpec("m"), DataSpec("d"))
+STARTER = Shape(576, 30, 1536, 9, 3, 64, 49152, True)
+LLAMA_8B = Shape(4096, 32, 14336, 32, 8, 128, 128256, False)
+LLAMA_70B = Shape(8192, 80, 28672, 64, 8, 128, 128256, False)
+
+
+def schedule(**values: Any) -> TrainSpec:
+    return replace(SPEC, schedule=replace(SPEC.schedule, **values))
+
+
+@pytest.mark.parametrize("card", models(), ids=lambda card: card.name)
+def test_counts_are_those_of_the_catalogue(card: ModelCard) -> None:
+    assert Shape(**card.shape).parameters == pytest.approx(card.parameters, rel=0.001)
+
+
+def test_the_known_ones() -> None:
+    assert STARTER.parameters == 134_515_008
+    assert LLAMA_8B.parameters == 8_030_261_248
+    assert adapter_parameters(LLAMA_8B, SPEC) == 41_943_040
+    assert adapter_parameters(LLAMA_8B, replace(SPEC, lora=LoraSpec(targets="q_proj, v_proj"))) == 6_815_744
+    assert adapter_parameters(LLAMA_8B, replace(SPEC, lora=LoraSpec(rank=64))) == 4 * 41_943_040
+
+
+def test_from_a_config() -> None:
+    config = {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+    }
+    assert Shape.from_config(config) == LLAMA_8B
+    assert Shape.from_config({"architectures": ["x"], "text_config": config | {"head_dim": 256}}).head_dim == 256
+    old = {k: v for k, v in config.items() if k not in ("num_key_value_heads", "tie_word_embeddings")}
+    assert (Shape.from_config(old).kv_heads, Shape.from_config(old).tied) == (32, True)
+    with pytest.raises(KeyError):
+        Shape.from_config({"model_type": "mamba"})
+
+
+@pytest.mark.parametrize("shape", [STARTER, LLAMA_8B, LLAMA_70B])
+@pytest.mark.parametrize("cpu", [False, True])
+def test_more_takes_more(shape: Shape, cpu: bool) -> None:
+    def total(spec: TrainSpec) -> int:
+        return (on_cpu if cpu else estimate)(shape, spec).total
+
+    for rising in (
+        [schedule(max_length=n) for n in (128, 512, 2048, 8192)],
+        [schedule(micro_batch=n) for n in (1, 2, 4, 16)],
+        [replace(SPEC, lora=LoraSpec(rank=n)) for n in (4, 16, 64, 256)],
+        [schedule(checkpointing=on) for on in (True, False)],
+        [replace(SPEC, method="qlora"), replace(SPEC, method="lora")],
+    ):
+        sizes = [total(spec) for spec in rising]
+        assert all(a < b for a, b in pairwise(sizes)), sizes
+    assert total(schedule(accumulation=64)) == total(SPEC)
+
+
+@pytest.mark.parametrize("shape", [STARTER, LLAMA_8B, LLAMA_70B])
+def test_shards_take_less_each(shape: Shape) -> None:
+    sizes = [estimate(shape, SPEC, n, sharded=True).total for n in (2, 4, 8)]
+    assert all(a > b for a, b in pairwise(sizes))
+    offloaded = replace(SPEC, hardware=HardwareSpec(offload=True))
+    assert estimate(shape, offloaded, 2, sharded=True).total < sizes[0]
+    assert estimate(shape, offloaded).total == estimate(shape, SPEC).total  # offload is for shards
+
+
+def test_what_is_known_from_practice() -> None:
+    """QLoRA of an 8B model fits a 24 GB card and takes more than its 4-bit weights; 16-bit LoRA does not fit one."""
+    small = estimate(LLAMA_8B, schedule(max_length=1024))
+    assert 6 * GIB < small.low < small.total < small.high < 16 * GIB
+    assert 34 * GIB < estimate(LLAMA_70B, SPEC).total < 60 * GIB
+    assert estimate(LLAMA_8B, replace(SPEC, method="lora", schedule=ScheduleSpec(max_length=4096))).total > 17 * GIB
+    assert estimate(STARTER, schedule(max_length=512)).total < 2 * GIB
+
+
+def test_the_parts() -> None:
+    one = estimate(LLAMA_8B, SPEC)
+    assert one.total == sum(one.parts.values()) and all(value >= 0 for value in one.parts.values())
+    assert one.parts["weights"] == LLAMA_8B.linear // 2
+    assert one.parts["optimizer"] == 2 * one.parts["lora"] == 8 * adapter_parameters(LLAMA_8B, SPEC)
+    assert estimate(LLAMA_8B, replace(SPEC, method="lora")).parts["constants"] == 0
+    assert on_cpu(STARTER, SPEC).host == on_cpu(STARTER, SPEC).total
