@@ -1,7 +1,7 @@
 """Naranhi: fine-tune a language model, put it beside its base, rate blind. Wiring only.
 
-Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_OWNER ("open" lets every
-visitor train, load and download). The page is built once per language: Korean at /, English at /en.
+Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_OWNER ("open" lets
+every visitor train, load and download). The page is built once per language: Korean at /, English at /en.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Settings:
         )
 
     def owner(self, request: Any) -> bool:
-        """Whoever sits at this computer owns it; over a network and on a Space nobody does unless the setting says so."""
+        """Whoever sits at this computer owns it; elsewhere nobody does unless the setting says so."""
         if self.everyone_owns:
             return True
         return not self.space and request is not None and getattr(request.client, "host", None) in LOOPBACK

@@ -1,1 +1,1 @@
-"""What both rooms share: models, data, prompts, words and the workspace on disk. Nothing here imports torch or gradio."""
+"""What both rooms share: models, data, prompts, words, the workspace on disk. Nothing here imports torch or gradio."""

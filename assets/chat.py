@@ -20,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 import re
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Comparing: two answers side by side, blind votes, ratings and results. Only the local engine and decode import torch."""
+"""Comparing: two answers side by side, blind votes, results. Only the local engine and the decode loop import torch."""

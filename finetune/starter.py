@@ -40,7 +40,7 @@ def packed_weights() -> Path:
 
 
 def make(workspace: Workspace) -> Path:
-    """Write the checkpoint folder if it is missing; safe to repeat and to run twice at once. Takes about 30 s on 2 cores."""
+    """Write the checkpoint folder if it is missing; safe to repeat and to run twice at once. About 30 s."""
     target = folder(workspace)
     with lock(workspace.models / NAME, timeout=600):
         if not ready(workspace):

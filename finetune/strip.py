@@ -1,4 +1,4 @@
-"""The strip on top of the page: where we run, who holds which device, whether a Hugging Face token is there, the language.
+"""The strip on top: where we run, who holds which device, whether a Hugging Face token is there, the language.
 
 Covers: one piece of HTML. Does not cover: signing in (tab_hub.py).
 """

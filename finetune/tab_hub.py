@@ -1,7 +1,7 @@
 """Signing in to the Hugging Face Hub, for models that ask for consent.
 
-Covers: who is connected, signing in and out, which gated models open. Does not cover: keeping the token: that is the Hub
-library's own store. The field is cleared at once and never echoed.
+Covers: who is connected, signing in and out, which gated models open. Does not cover: keeping the token: that is the
+Hub library's own store. The field is cleared at once and never echoed.
 """
 
 from __future__ import annotations

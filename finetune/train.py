@@ -39,55 +39,42 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"
 
 def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     """Train and save; the exit code. UserError and the libraries' errors pass through."""
-    import datasets
-    import torch
-    from transformers import set_seed
-    from transformers.utils import logging
+    from finetune import train_ranks as ranks
+    from finetune import train_resume as resuming
+    from finetune.train_save import last_checkpoint
+    from finetune.train_watch import Report, Watch
 
-    from finetune.train_watch import Report, Watch, watch_parent
-
-    if "NARANHI_JOB" in os.environ:
-        watch_parent()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    main = os.environ.get("RANK", "0") == "0"
-    report = Report(folder, main)
+    _quiet()
+    report = Report(folder, ranks.rank() == 0)
     report.phase("start")
-    set_seed(spec.schedule.seed)
     report.phase("download")
     files = locate(workspace, spec.model.id, spec.model.revision)
     chat = ChatFormat.from_folder(files.folder, spec.model.template)
     source = sources.load(workspace, spec.data)
-    rows = {
-        "train": encode(source.train, chat, spec),
-        "heldout": encode(source.heldout[: spec.watch.examples], chat, spec),
-    }
-    if not rows["train"]:
-        raise UserError("train.all_masked", length=spec.schedule.max_length)
-    report.write(
-        "facts",
-        rows=len(rows["train"]),
-        heldout=len(rows["heldout"]),
-        tokens=sum(len(r["input_ids"]) for r in rows["train"]),
-    )
+    origin = resuming.origin(spec, source_of(files), source.sha256, chat.template_hash)
+    checkpoint, broken = last_checkpoint(folder / "checkpoints")
+    if checkpoint is not None:
+        resuming.check_origin(checkpoint, origin)
+        spec = resuming.same_batch(spec, checkpoint)
+    rows = _rows(spec, source, chat)
+    report.write("facts", rows=len(rows["train"]), heldout=len(rows["heldout"]), tokens=sum(len(r["input_ids"]) for r in rows["train"]))
+    base = _base(spec, files, workspace, report)
     report.phase("load")
-    trainer = build_trainer(spec, files.folder, folder, rows, chat, report)
-    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec)
+    trainer = build_trainer(spec, base, folder, rows, chat, report)
+    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec, {**origin, "batch": _batch(spec)})
     trainer.add_callback(watch)
     began = time.time()
-    result = train(trainer, folder, report)
+    result = train(trainer, checkpoint, broken, report, origin)
     report.phase("save")
     if watch.moved or not watch.stopped:
         trainer.save_model(str(folder / "adapter"))
-    if main:
-        record = describe(spec, files, chat, source, began)
-        record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
-        record["stopped"] = watch.stopped
-        write_json(folder / "run.json", record)
-        if (folder / "adapter").exists():
-            write_json(folder / "adapter" / "run.json", record)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    record = describe(spec, files, chat, source, began)
+    record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
+    record["stopped"] = watch.stopped
+    record["canary"] = trainer.canary.record()
+    record["ranks"] = ranks.gathered(peaks())
+    _write(record, folder)
+    ranks.leave()
     return STOPPED if watch.stopped else 0
 
 
@@ -107,112 +94,12 @@ def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[d
 
 
 def build_trainer(
-    spec: TrainSpec,
-    base: Path,
-    folder: Path,
-    rows: dict[str, list[dict[str, list[int]]]],
-    chat: ChatFormat,
-    report: Any,
+    spec: TrainSpec, base: Path, folder: Path, rows: dict[str, list[dict[str, list[int]]]], chat: ChatFormat, report: Any
 ) -> Any:
     """The model in 4 bits with a fresh adapter, inside TRL's trainer."""
-    import torch
-    from datasets import Dataset
-    from trl import SFTTrainer
+    from finetune.train_trainer import build
 
-    from finetune.train_model import load_base, lora_config
-    from finetune.train_save import save_adapter
-
-    class Trainer(SFTTrainer):  # type: ignore[misc]
-        """Saves the adapter alone: the stock method gathers the whole base under FSDP."""
-
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            target = Path(output_dir or self.args.output_dir)
-            final = not target.name.startswith("checkpoint-")
-            save_adapter(self.model, self.processing_class, target, self.args.should_save, final)
-            self.accelerator.wait_for_everyone()
-
-    precision = precision_of(spec)
-    args = training_arguments(spec, folder, precision, len(rows["train"]), bool(rows["heldout"]))
-    device = "cpu" if args.use_cpu else args.device
-    model = load_base(base, spec, precision, device)
-    if len(chat.tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        raise UserError(
-            "train.vocabulary", tokens=len(chat.tokenizer), rows=model.get_input_embeddings().weight.shape[0]
-        )
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=Dataset.from_list(rows["train"]),
-        eval_dataset=Dataset.from_list(rows["heldout"]) if rows["heldout"] else None,
-        processing_class=_padded(chat),
-        peft_config=lora_config(spec.lora, model),
-    )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:  # TRL makes them bf16, which loses small updates
-            parameter.data = parameter.data.to(torch.float32)
-    report.write("facts", trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
-    return trainer
-
-
-def _padded(chat: ChatFormat) -> Any:
-    tokenizer = chat.tokenizer
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(chat.stop_ids[0])
-    return tokenizer
-
-
-def precision_of(spec: TrainSpec) -> str:
-    import torch
-
-    if spec.hardware.precision != "auto":
-        return spec.hardware.precision
-    if not torch.cuda.is_available():
-        return "bfloat16" if cpu_bfloat16() else "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-
-
-def training_arguments(spec: TrainSpec, folder: Path, precision: str, rows: int, evaluates: bool) -> Any:
-    """SFTConfig from the spec; steps are counted here so that "five evaluations" means the same for every run."""
-    import torch
-    from trl import SFTConfig
-
-    schedule = spec.schedule
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    per_epoch = -(-rows // (schedule.micro_batch * schedule.accumulation * world))
-    steps = schedule.steps or max(1, round(per_epoch * schedule.epochs))
-    every = spec.watch.every or max(1, steps // 5)
-    return SFTConfig(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=steps,
-        per_device_train_batch_size=schedule.micro_batch,
-        per_device_eval_batch_size=schedule.micro_batch,
-        gradient_accumulation_steps=schedule.accumulation,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type=schedule.scheduler,
-        warmup_steps=max(1, round(schedule.warmup * steps)) if schedule.warmup else 0,
-        weight_decay=schedule.weight_decay,
-        max_grad_norm=schedule.max_grad_norm,
-        max_length=schedule.max_length,
-        packing=schedule.packing,
-        gradient_checkpointing=schedule.checkpointing,
-        seed=schedule.seed,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=not torch.cuda.is_available(),
-        optim="adamw_torch_fused",
-        logging_steps=1,
-        logging_first_step=True,
-        eval_strategy="steps" if evaluates else "no",
-        eval_on_start=evaluates,
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=spec.watch.keep,
-        prediction_loss_only=True,
-        report_to="none",
-        disable_tqdm=True,
-        ddp_timeout=7200,
-    )
+    return build(spec, base, folder, rows, chat, report)
 
 
 def train(trainer: Any, folder: Path, report: Any) -> Any:

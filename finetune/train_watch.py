@@ -131,7 +131,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.best.setdefault("first", loss)
         self.best["last"] = loss
         self._report.phase("train")
-        if state.global_step and self._asked_to_stop():  # before the first step there is nothing to save
+        if 0 < state.global_step < state.max_steps and self._asked_to_stop():  # at 0 there is nothing to save
             self.stopped = control.should_training_stop = control.should_save = True
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""A browser for the tests: the one that is installed, or one that this script installs, or a message that names what to do.
+"""A browser for the tests: one that is installed, one that this script installs, or a message that says what to do.
 
 By hand: python -m tests.browser
 """

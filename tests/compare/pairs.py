@@ -14,7 +14,7 @@ from tests.fake_engine import FakeEngine
 BASE = Candidate("google/gemma-2-2b-it", "Gemma 2 2B", "google/gemma-2-2b-it", names=("gemma-2-2b-it",))
 TUNED = Candidate("공감@a1b2c3d4", "공감 대화", "google/gemma-2-2b-it", adapter="/jobs/x/adapter", system="친구예요.")
 SAMPLING = Sampling(max_new_tokens=32, seed=7)
-NAMES = ("gemma", "공감 대화", "a1b2c3d4", "model_a", "model_b", "/jobs/x", "원본", "튜닝")
+NAMES = ("gemma", "공감 대화", "a1b2c3d4", "model_a", "model_b", "/jobs/x")
 
 
 def desk(engine: FakeEngine | None = None, first: Candidate = BASE, second: Candidate = TUNED) -> Desk:

@@ -82,7 +82,7 @@ def test_two_folders_that_are_models_stand_beside_each_other(workspace: Workspac
     [
         ("", "compare.pick_two"),
         ("/no/such/folder", "adapters.no_folder"),
-        ("../../etc", "adapters.no_folder"),
+        ("../../no-such", "adapters.no_folder"),
         ("a/b/c", "adapters.no_folder"),
         ("nobody/nothing", "hub.offline"),
         ("한글 이름", "adapters.no_folder"),

@@ -19,6 +19,7 @@ from tests.compare.rating_files import vote
 from tests.fake_engine import FakeEngine
 
 OWNER, VISITOR = SimpleNamespace(owner=True), SimpleNamespace(owner=False)
+pytestmark = pytest.mark.usefixtures("one_loop")
 ALL = Filter(("base", "tuned"))
 PROOF = {"model_a": {"model": "base"}, "model_b": {"model": "tuned", "adapter_sha256": "f"}}
 

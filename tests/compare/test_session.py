@@ -24,11 +24,11 @@ def test_both_sides_answer_and_nothing_names_a_model_before_the_vote(tmp_path: P
     who, here = session(), desk()
     who.ask(here.pair, question(), "", SAMPLING, "0.1")
     for _ in who.run(here, SAMPLING):
-        assert not [name for name in NAMES if name in shown(who).casefold()]
+        assert not [name for name in (*NAMES, "원본", "튜닝") if name in shown(who).casefold()]
         assert who.stage == "busy"
     assert who.stage == "answered" and who.can_vote
     assert {p.text for p in who.panes()} == {"차가운 답", "따뜻한 답"}
-    assert not [name for name in NAMES if name in shown(who).casefold()]
+    assert not [name for name in (*NAMES, "원본", "튜닝") if name in shown(who).casefold()]
     assert all(p.name is None and p.done is None and p.kind == "" for p in who.panes())
     assert who.vote("left", {}, "", store(tmp_path))
     assert {p.name for p in who.panes()} == {"Gemma 2 2B", "공감 대화"}

@@ -21,6 +21,7 @@ from tests.compare.pairs import BASE, NAMES, TUNED, ended, store
 from tests.fake_engine import FakeEngine
 
 OWNER, VISITOR = SimpleNamespace(owner=True), SimpleNamespace(owner=False)
+pytestmark = pytest.mark.usefixtures("one_loop")
 
 
 class Toasts(list[str]):

@@ -1,4 +1,4 @@
-"""The whole loop in a real browser with the real starter: train, stop, resume, lose the app, compare, vote, read the CSV.
+"""The whole loop in a real browser with the real starter: train, stop, resume, lose the app, compare, vote.
 
 One story in order, because each part stands on what the one before it left on disk.
 """

@@ -183,9 +183,8 @@ def test_a_shell_reads_it_so_too() -> None:
 def test_shown_for_people() -> None:
     plan = make(SPEC, same(0, 0), STARTER, Path("workspace/jobs/my-run"))
     text = shown(plan)
-    assert text.startswith(
-        "CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=4 python -m finetune.train --spec my-run.yaml --out "
-    )
+    assert text.startswith("CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=4 ")
+    assert text.endswith(" python -m finetune.train --spec my-run.yaml --out workspace/jobs/my-run")
     assert sys.executable not in text
 
 
@@ -201,7 +200,7 @@ def test_no_token_of_the_environment_gets_in(monkeypatch: pytest.MonkeyPatch) ->
         plan = make(SPEC, where, LLAMA_8B, FOLDER)
         written = json.dumps(plan.to_dict()) + plan.command() + SPEC.to_yaml()
         assert "hf_verysecrettoken" not in written and "TOKEN" not in written
-        assert set(plan.env) <= {"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS"}
+        assert all(name.startswith(("CUDA_", "OMP_")) for name in plan.env)
 
 
 def test_longer_text_needs_more_and_may_no_longer_fit() -> None:

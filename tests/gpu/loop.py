@@ -1,8 +1,8 @@
-"""The loop on one GPU with random weights in the shape of a real model: train QLoRA, then base and adapter side by side.
+"""The loop on one GPU with random weights in a real model's shape: train QLoRA, then base and adapter side by side.
 
 By hand, from the folder of app.py: python -m tests.gpu.loop llama8b gemma2_9b   (or "tiny" to rehearse on a CPU)
 
-Prints one row per model: training speed and peak memory beside the planner's estimate, then decoding speed for both answers.
+Prints per model: training speed and peak memory beside the planner's estimate, then the speed of both answers.
 Random weights say nothing about quality, only that everything runs, how fast, and in how much memory.
 """
 
