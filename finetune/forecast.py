@@ -38,12 +38,14 @@ def speed(jobs: Jobs, spec: TrainSpec, plan: LaunchPlan, cores: int) -> float | 
     return STARTER_PER_CORE * cores if spec.model.id == STARTER and plan.placement == "cpu" else None
 
 
-def seconds(spec: TrainSpec, rows: int, mean_length: float, rate: float | None) -> tuple[float, float] | None:
-    """The range for ``rows`` conversations of ``mean_length`` tokens at ``rate`` tokens per second."""
+def seconds(
+    spec: TrainSpec, rows: int, mean_length: float, rate: float | None, processes: int = 1
+) -> tuple[float, float] | None:
+    """The range for ``rows`` conversations of ``mean_length`` tokens at ``rate`` tokens per second of all processes."""
     if not rate or not rows:
         return None
     schedule, watch = spec.schedule, spec.watch
-    batch = schedule.micro_batch * schedule.accumulation
+    batch = schedule.micro_batch * schedule.accumulation * processes
     length = min(mean_length, schedule.max_length)
     steps = schedule.steps or max(1, round(rows / batch * schedule.epochs))
     every = watch.every or max(1, steps // 5)

@@ -252,7 +252,7 @@ def _forecast(
     source = sources.load(services.workspace, spec.data)
     counts = preview.count(preview.open_chat(services.workspace, spec), source.train[:100], spec)
     mean = counts.tokens / max(1, len(counts.lengths))
-    return forecast.seconds(spec, len(source.train), mean, rate * made.processes)
+    return forecast.seconds(spec, len(source.train), mean, rate, made.processes)
 
 
 def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:

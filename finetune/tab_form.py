@@ -6,6 +6,7 @@ exist (tab_runs.py).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -269,9 +270,10 @@ def data_of(values: dict[str, Any]) -> specs.DataSpec:
 
 
 def read_columns(text: str) -> dict[str, str]:
-    """ "question=Q, answer=A" as a dict."""
-    pairs = (part.split("=", 1) for part in text.split(",") if "=" in part)
-    return {field.strip(): column.strip() for field, column in pairs}
+    """ "question=Q, answer=A" as a dict; a column's own name may hold commas, only "field=" begins a new pair."""
+    starts = list(re.finditer(r"(?:^|,)\s*([a-z]+\d*)\s*=", text))
+    ends = [m.start() for m in starts[1:]] + [len(text)] * bool(starts)
+    return {m[1]: text[m.end() : end].strip() for m, end in zip(starts, ends, strict=True)}
 
 
 def write_columns(columns: dict[str, str]) -> str:

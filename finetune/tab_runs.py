@@ -105,6 +105,10 @@ def build(words: Words) -> Runs:
 def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) -> list[Any]:
     """Values for ``Runs.shown``; parts that look the same as last time are skipped, so that nothing flickers."""
     listed = jobs.list()
+    if any(
+        job.state == "queued" for job in listed
+    ):  # its device may have been freed by the comparison, which starts no job
+        jobs.start_next()
     ids = [job.id for job in listed]
     if picked not in ids:
         picked = next((job.id for job in listed if job.active), ids[0] if ids else None)

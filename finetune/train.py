@@ -28,12 +28,29 @@ from assets.chat import DATE, ChatFormat
 from assets.errors import UserError
 from assets.files import Workspace, read_json, write_json
 from assets.hub import ModelFiles, locate
+from assets.quantised import find_copy, source_of
 from finetune import sources
 from finetune.data import Example
-from finetune.gpu import cpu_bfloat16
 from finetune.spec import TrainSpec, from_yaml
 
 STOPPED = 3
+RANK_LOST_KEY = "train.rank_lost"
+RANK_LOST = (
+    "closed by peer",
+    "reset by peer",
+    "NCCL",
+    "Gloo",
+    "gloo",
+    "DistBackendError",
+    "DistNetworkError",
+    "Broken pipe",
+)
+GPU_LOST = (
+    "CUDA error: unspecified launch failure",
+    "no CUDA-capable device",
+    "fallen off the bus",
+    "CUDA-capable device(s) is/are busy",
+)
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -41,10 +58,9 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     """Train and save; the exit code. UserError and the libraries' errors pass through."""
     from finetune import train_ranks as ranks
     from finetune import train_resume as resuming
-    from finetune.train_save import last_checkpoint
-    from finetune.train_watch import Report, Watch
+    from finetune.train_watch import Report, Watch, peaks
 
-    _quiet()
+    _begin(spec)
     report = Report(folder, ranks.rank() == 0)
     report.phase("start")
     report.phase("download")
@@ -52,19 +68,16 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     chat = ChatFormat.from_folder(files.folder, spec.model.template)
     source = sources.load(workspace, spec.data)
     origin = resuming.origin(spec, source_of(files), source.sha256, chat.template_hash)
-    checkpoint, broken = last_checkpoint(folder / "checkpoints")
-    if checkpoint is not None:
-        resuming.check_origin(checkpoint, origin)
-        spec = resuming.same_batch(spec, checkpoint)
-    rows = _rows(spec, source, chat)
-    report.write("facts", rows=len(rows["train"]), heldout=len(rows["heldout"]), tokens=sum(len(r["input_ids"]) for r in rows["train"]))
+    spec, checkpoint = resuming.go_on(spec, folder, origin, report)
+    rows = _rows(spec, source, chat, report)
     base = _base(spec, files, workspace, report)
     report.phase("load")
     trainer = build_trainer(spec, base, folder, rows, chat, report)
-    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec, {**origin, "batch": _batch(spec)})
+    resuming.check_ranks(origin, checkpoint)
+    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec, origin)
     trainer.add_callback(watch)
     began = time.time()
-    result = train(trainer, checkpoint, broken, report, origin)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     report.phase("save")
     if watch.moved or not watch.stopped:
         trainer.save_model(str(folder / "adapter"))
@@ -73,9 +86,56 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     record["stopped"] = watch.stopped
     record["canary"] = trainer.canary.record()
     record["ranks"] = ranks.gathered(peaks())
-    _write(record, folder)
+    if ranks.rank() == 0:
+        _write(record, folder)
     ranks.leave()
     return STOPPED if watch.stopped else 0
+
+
+def _begin(spec: TrainSpec) -> None:
+    """Silence the libraries, seed everything, and refuse to go on without the GPUs that the plan counted on."""
+    import datasets
+    import torch
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from finetune.train_watch import watch_parents
+
+    if "NARANHI_SUPERVISOR" in os.environ:
+        watch_parents()
+    if os.environ.get("CUDA_VISIBLE_DEVICES") and not torch.cuda.is_available() and "NARANHI_JOB" in os.environ:
+        raise UserError("train.gpu_lost")
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    set_seed(spec.schedule.seed)
+
+
+def _rows(
+    spec: TrainSpec, source: sources.Source, chat: ChatFormat, report: Any
+) -> dict[str, list[dict[str, list[int]]]]:
+    train = encode(source.train, chat, spec)
+    if not train:
+        raise UserError("train.all_masked", length=spec.schedule.max_length)
+    heldout = encode(source.heldout[: spec.watch.examples], chat, spec)
+    report.write("facts", rows=len(train), heldout=len(heldout), tokens=sum(len(row["input_ids"]) for row in train))
+    return {"train": train, "heldout": heldout}
+
+
+def _base(spec: TrainSpec, files: ModelFiles, workspace: Workspace, report: Any) -> Path:
+    """The folder to load. Shards come from a copy in 4 bits that is made once: every rank maps the same file."""
+    from finetune import train_ranks as ranks
+    from finetune.train_quantise import ensure
+
+    if spec.method != "qlora" or not ranks.sharded() or "quantization_config" in files.config:
+        return find_copy(workspace, files) or files.folder if spec.method == "qlora" else files.folder
+    report.phase("quantise")
+    return ensure(workspace, files, spec, report)
+
+
+def _write(record: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "run.json", record)
+    if (folder / "adapter").exists():
+        write_json(folder / "adapter" / "run.json", record)
 
 
 def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[dict[str, list[int]]]:
@@ -94,24 +154,17 @@ def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[d
 
 
 def build_trainer(
-    spec: TrainSpec, base: Path, folder: Path, rows: dict[str, list[dict[str, list[int]]]], chat: ChatFormat, report: Any
+    spec: TrainSpec,
+    base: Path,
+    folder: Path,
+    rows: dict[str, list[dict[str, list[int]]]],
+    chat: ChatFormat,
+    report: Any,
 ) -> Any:
     """The model in 4 bits with a fresh adapter, inside TRL's trainer."""
     from finetune.train_trainer import build
 
     return build(spec, base, folder, rows, chat, report)
-
-
-def train(trainer: Any, folder: Path, report: Any) -> Any:
-    """Run or go on from the last whole checkpoint."""
-    from finetune.train_save import last_checkpoint
-
-    checkpoint, broken = last_checkpoint(folder / "checkpoints")
-    for name in broken:
-        report.note("train.broken_checkpoint", name=name)
-    if checkpoint is not None:
-        report.note("train.resumed", name=checkpoint.name)
-    return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def sample_prompts(spec: TrainSpec, domain: str) -> list[list[dict[str, str]]]:
@@ -160,6 +213,10 @@ def explain(error: BaseException) -> dict[str, Any]:
         return {"key": "train.disk_full", "values": {}}
     if "EADDRINUSE" in text or "address already in use" in text:
         return {"key": "train.port_taken", "values": {}}
+    if any(word in text for word in GPU_LOST):
+        return {"key": "train.gpu_lost", "values": {}}
+    if any(word in text for word in RANK_LOST):
+        return {"key": RANK_LOST_KEY, "values": {}}
     return {"key": "train.crashed", "values": {"reason": text.splitlines()[0][:300]}}
 
 
@@ -174,12 +231,17 @@ def main() -> int:
         return 0
     try:
         spec = from_yaml(options.spec.read_text(encoding="utf-8"))
-        return run(spec, options.out.resolve(), Workspace.from_environment().prepare())
+        code = run(spec, options.out.resolve(), Workspace.from_environment().prepare())
+        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code  # a launcher takes any other code for a crash
     except Exception as error:
         traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":
-            write_json(options.out / "error.json", explain(error))
-        return 1
+        rank = os.environ.get("RANK")
+        write_json(
+            options.out / (f"error.{rank}.json" if rank else "error.json"), {**explain(error), "time": time.time()}
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # leaving as usual would wait for ranks that are still in a collective
 
 
 if __name__ == "__main__":

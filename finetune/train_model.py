@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from assets.errors import UserError
 from finetune.spec import LoraSpec, TrainSpec
+from finetune.train_canary import quantised_layers
 
 EAGER = ("gemma2",)  # no SDPA: its attention scores are soft-capped
 
@@ -50,7 +51,7 @@ def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.devic
         options["quantization_config"] = quantisation(dtype)
     model = _class(config).from_pretrained(folder, **options)
     if spec.method == "qlora":
-        _check_quantised(model, spec)
+        _prepare_quantised(model, spec, dtype)
     model.config.use_cache = False
     return model
 
@@ -64,16 +65,37 @@ def _class(config: Any) -> Any:
     return AutoModelForCausalLM
 
 
-def _check_quantised(model: Any, spec: TrainSpec) -> None:
-    from bitsandbytes.nn import Linear4bit
-
-    layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
+def _prepare_quantised(model: Any, spec: TrainSpec, dtype: torch.dtype) -> None:
+    """Every 4-bit layer packed as float32 and computing in ``dtype``, whoever made the checkpoint."""
+    layers = quantised_layers(model)
     if not layers:
         raise UserError("train.not_quantised", model=spec.model.id)
-    for layer in layers:
+    for layer in layers.values():
+        layer.compute_dtype, layer.compute_type_is_set = dtype, True
+        if layer.weight.dtype != torch.float32:
+            _repack(layer)
         if layer.weight.device.type == "cpu":
             # bitsandbytes 0.50.2 repacks weights during evaluation on AVX512-BF16 CPUs and loses gradients afterwards.
             layer.support_avx512bf16_for_cpu = False
+
+
+def _repack(layer: Any) -> None:
+    """The same bytes seen as float32. Public checkpoints often hold uint8, which FSDP2 would copy to every rank whole."""
+    from bitsandbytes.nn import Params4bit
+
+    old = layer.weight
+    layer.weight = Params4bit(
+        old.data.reshape(-1).view(torch.float32).reshape(-1, 1),
+        requires_grad=False,
+        quant_state=old.quant_state,
+        blocksize=old.blocksize,
+        compress_statistics=old.compress_statistics,
+        quant_type=old.quant_type,
+        quant_storage=torch.float32,
+        module=layer,
+        bnb_quantized=True,
+    )
+    layer.quant_state, layer.quant_storage = old.quant_state, torch.float32
 
 
 def lora_config(lora: LoraSpec, model: Any) -> LoraConfig:

@@ -19,6 +19,7 @@ from assets.errors import UserError
 from assets.files import read_json
 from finetune import train_ranks as ranks
 from finetune.spec import TrainSpec
+from finetune.train_save import last_checkpoint, trained, whole
 
 ORIGIN = "origin.json"
 OPTIMIZER = "optimizer.pt"
@@ -47,38 +48,37 @@ def origin(spec: TrainSpec, revision: str, data_sha256: str, template_hash: str)
     }
 
 
-def check_origin(checkpoint: Path, now: dict[str, Any]) -> None:
-    """UserError("train.resume_differs") naming every difference between a checkpoint's run and this one."""
-    before = read_json(checkpoint / ORIGIN)["same"]
-    found = [f"{k}: {before.get(k)} → {v}" for k, v in now["same"].items() if before.get(k) != v]
+def go_on(spec: TrainSpec, folder: Path, origin: dict[str, Any], report: Any) -> tuple[TrainSpec, Path | None]:
+    """The newest whole checkpoint, and the spec with the accumulation at which this number of ranks makes steps as large
+    as the checkpoint's were: steps, order of conversations and learning rates stay what they were. ``origin`` takes the
+    checkpoint's batch. UserError when it is another run's, or when its batch cannot be divided."""
+    checkpoint, broken = last_checkpoint(folder / "checkpoints")
+    for name in broken:
+        report.note("train.broken_checkpoint", name=name)
+    if checkpoint is None:
+        return spec, None
+    before = read_json(checkpoint / ORIGIN)
+    found = [f"{k}: {before['same'].get(k)} → {v}" for k, v in origin["same"].items() if before["same"].get(k) != v]
     if found:
         raise UserError("train.resume_differs", checkpoint=checkpoint.name, difference="; ".join(found))
-
-
-def same_batch(spec: TrainSpec, checkpoint: Path | None) -> TrainSpec:
-    """The spec with the accumulation at which this number of ranks makes steps as large as the checkpoint's were.
-
-    Steps, their order of conversations and the learning rates then stay what they were. UserError when it cannot be.
-    """
-    if checkpoint is None:
-        return spec
-    batch = int(read_json(checkpoint / ORIGIN)["batch"])
-    each = spec.schedule.micro_batch * ranks.world()
+    batch, each = before["batch"], spec.schedule.micro_batch * ranks.world()
     if batch % each:
-        raise UserError(
-            "train.batch_indivisible", batch=batch, ranks=ranks.world(), micro_batch=spec.schedule.micro_batch
-        )
-    return replace(spec, schedule=replace(spec.schedule, accumulation=batch // each))
+        raise UserError("train.batch_indivisible", batch=batch, ranks=ranks.world(), each=spec.schedule.micro_batch)
+    report.note("train.resumed", name=checkpoint.name)
+    if before["ranks"] != ranks.world():
+        report.note("train.resumed_ranks", before=before["ranks"], now=ranks.world())
+    origin["batch"] = batch
+    return replace(spec, schedule=replace(spec.schedule, accumulation=batch // each)), checkpoint
 
 
-def trained(model: Any) -> dict[str, Any]:
-    """Parameters that are trained, by the names that adapter files use."""
-    return {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
-
-
-def whole(tensor: Any) -> Any:
-    """A tensor with all of its shards. Collective for sharded ones."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def check_ranks(origin: dict[str, Any], checkpoint: Path | None) -> None:
+    """UserError("train.ranks_differ") unless every rank has the same model, data and settings. Collective."""
+    mine = {**origin["same"], "checkpoint": checkpoint.name if checkpoint else None}
+    found = ranks.gathered(mine)
+    for rank, other in enumerate(found):
+        what = [f"{k}: {found[0][k]} → {v}" for k, v in other.items() if found[0][k] != v]
+        if what:
+            raise UserError("train.ranks_differ", rank=rank, what="; ".join(what))
 
 
 def fill(target: Any, value: Any) -> None:

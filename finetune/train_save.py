@@ -14,12 +14,22 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from assets.errors import UserError
 from assets.files import read_json, write_json
-from finetune.train_resume import trained, whole
 
 MARK = "complete.json"
+
+
+def trained(model: Any) -> dict[str, Any]:
+    """Parameters that are trained, by the names that adapter files use."""
+    return {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def whole(tensor: Any) -> Any:
+    """A tensor with all of its shards. Collective for sharded ones."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def adapter_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:

@@ -60,6 +60,18 @@ def memory() -> dict[str, int]:
     return values
 
 
+def peaks() -> dict[str, int]:
+    """For the record: the most bytes this rank held on its GPU, and its share of host memory now (pages that several
+    ranks map are divided among them)."""
+    values = memory()
+    rollup = Path("/proc/self/smaps_rollup")
+    if rollup.exists():
+        values["host_share"] = next(
+            int(x.split()[1]) * 1024 for x in rollup.read_text().splitlines() if x.startswith("Pss:")
+        )
+    return values
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Writes down steps and evaluations, answers the sample prompts, and stops the run when asked."""
 
@@ -180,7 +192,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, self._options.watch.keep))
 
 
-def watch_parent() -> None:
+def watch_parents() -> None:
     """End with the supervisor and with the launcher: a rank that nobody would reap must not hold a GPU."""
     import threading
 

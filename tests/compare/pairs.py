@@ -25,10 +25,8 @@ def desk(engine: FakeEngine | None = None, first: Candidate = BASE, second: Cand
 
 
 def ended(desk: Desk) -> Loading:
-    last = None
-    for last in desk.follow():
-        pass
-    assert last is not None and last.ended
+    *_, last = desk.follow()
+    assert last.ended
     return last
 
 
