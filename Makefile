@@ -26,7 +26,7 @@ unit: $(VENV)/.tests $(VENV)/.starter
 	$(PY) -m pytest tests
 
 bench: $(VENV)/.tests $(VENV)/.starter
-	for f in tests/bench/bench_*.py; do $(PY) $$f || exit 1; done
+	for f in tests/bench/bench_*.py; do $(PY) -m tests.bench.$$(basename $$f .py) || exit 1; done
 
 $(VENV)/bin/python:
 	@for p in python3.12 python3.11 python3.13 python3; do \

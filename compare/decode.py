@@ -1,19 +1,20 @@
 """The decode loop: one forward pass gives the next token of every arm of one base.
 
 Covers: prefill in chunks with reuse of what earlier turns left in the cache, rows of different lengths, per-row ends.
-A step reads and writes tensors only (tokens, positions, parked rows), so that it can be captured once per shape (rows,
-span) and replayed. Does not cover: text and time (local_engine.py).
+A step reads and writes tensors only (tokens, positions, parked rows), so that it can be recorded once per shape (rows,
+span) and replayed (decode_graph.py). Does not cover: text and time (local_engine.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
-from compare.decode_cache import BUCKET, MaskMaker, RowCache
+from compare.decode_cache import MaskMaker, RowCache, bucketed
+from compare.decode_graph import EagerSteps, fetch, steps_for
 from compare.decode_sample import Sampler
 from compare.engine import Sampling
 from compare.row_lora import Adapter, RowAdapters
@@ -30,9 +31,14 @@ class Step:
 
 
 class Decoder:
-    """All arms of one base; row i carries ``adapters[i]``, or nothing for the base itself."""
+    """All arms of one base; row i carries ``adapters[i]``, or nothing for the base itself.
 
-    def __init__(self, model: Any, adapters: Sequence[Adapter | None], chunk: int = CHUNK) -> None:
+    ``steps``: how decode steps run; by default recorded and replayed on CUDA, as they come elsewhere.
+    """
+
+    def __init__(
+        self, model: Any, adapters: Sequence[Adapter | None], chunk: int = CHUNK, steps: EagerSteps | None = None
+    ) -> None:
         self.model = model
         self.rows = len(adapters)
         self.context: int = model.config.max_position_embeddings
@@ -45,11 +51,13 @@ class Decoder:
         self._positions = torch.zeros(self.rows, 1, dtype=torch.long, device=self._device)
         self._parked = torch.ones(self.rows, 1, dtype=torch.bool, device=self._device)
         self._seen: torch.Tensor | None = None
+        self._steps = steps or steps_for(self._device)
         self.reset()
 
     def reset(self) -> None:
         """Forget every conversation and give the cache back."""
         self._cache = RowCache(self.rows)
+        self._steps.forget()
         self._held: list[list[int]] = [[] for _ in range(self.rows)]
 
     @property
@@ -104,7 +112,8 @@ class Decoder:
         """Bring all but the last token of each prompt into the cache; the first step takes that one."""
         for row, prompt in prompts.items():
             del self._held[row][_common(self._held[row], prompt[:-1]) :]
-        self._cache.reserve(max(lengths.values()))
+        if self._cache.reserve(max(lengths.values())):
+            self._steps.forget()
         while waiting := {row: prompt for row, prompt in prompts.items() if len(self._held[row]) < len(prompt) - 1}:
             self._prefill_chunk(waiting)
             yield Step()
@@ -145,24 +154,28 @@ class Decoder:
         if sampler.penalised:
             self._seen = self._mark(prompts)
         fed = {row: prompt[-1] for row, prompt in prompts.items()}
+        low, high = min(fed), max(fed) + 1
+        ahead = self._steps.ahead
         while fed:
-            low, high = min(fed), max(fed) + 1
+            if not ahead:
+                low, high = min(fed), max(fed) + 1
             with self._adapters.attached(low, high):
-                while fed and (min(fed), max(fed) + 1) == (low, high):
-                    yield self._advance(low, high, fed, left, sampler, stops)
+                coming: Callable[[], list[int]] | None = None
+                while fed and (ahead or (min(fed), max(fed) + 1) == (low, high)):
+                    drawn = coming or self._launch(low, high, fed, 0, sampler)
+                    more = ahead and max(left[row] for row in fed) > 1
+                    coming = self._launch(low, high, fed, 1, sampler) if more else None
+                    yield self._settle(drawn(), low, fed, left, stops)
 
-    def _advance(
+    def _settle(
         self,
+        drawn: Sequence[int],
         low: int,
-        high: int,
         fed: dict[int, int],
         left: dict[int, int],
-        sampler: Sampler,
         stops: Mapping[int, frozenset[int]],
     ) -> Step:
-        """One token for each row in ``fed`` (row -> the token that goes in); rows that end leave ``fed``."""
-        span = self._span(max(len(self._held[row]) for row in fed) + 1)
-        drawn = self._step(low, high, span, sampler).flatten().tolist()
+        """Take a step's tokens in for each row in ``fed`` (row -> the token that went in); rows that end leave it."""
         tokens, ended = {}, {}
         for row, token in list(fed.items()):
             self._held[row].append(token)
@@ -179,18 +192,24 @@ class Decoder:
                 self._parked[row] = True
         return Step(tokens, ended)  # type: ignore[arg-type]
 
-    def _step(self, low: int, high: int, span: int, sampler: Sampler) -> torch.Tensor:
-        """Forward, draw, and move on by one: the part to capture. Drawn tokens [high - low, 1]."""
+    def _launch(
+        self, low: int, high: int, fed: Mapping[int, int], ahead: int, sampler: Sampler
+    ) -> Callable[[], list[int]]:
+        """Forward, draw, and move on by one, ``ahead`` steps after what is held; the call returned gives the tokens.
+
+        A row that turns out to have ended takes a step too many: it writes one slot that nothing looks at.
+        """
         rows = slice(low, high)
+        span = self._span(max(len(self._held[row]) for row in fed) + ahead + 1)
         seen = None if self._seen is None else self._seen[rows]
         with torch.inference_mode():
-            logits = self._forward(low, high, span)
+            logits = self._steps.run((low, high, span), lambda: self._forward(low, high, span))
             drawn = sampler.draw(logits, self._positions[rows] + 1, seen)
             if seen is not None:
                 seen.scatter_(1, drawn, True)
             self._tokens[rows] = drawn
             self._positions[rows] += ~self._parked[rows]
-        return drawn
+            return fetch(drawn)
 
     def _forward(self, low: int, high: int, span: int) -> torch.Tensor:
         positions, parked = self._positions[low:high], self._parked[low:high]
@@ -219,7 +238,7 @@ class Decoder:
         return seen
 
     def _span(self, length: int) -> int:
-        return min(-(-length // BUCKET) * BUCKET, self._cache.capacity)
+        return min(bucketed(length), self._cache.capacity)
 
 
 def _common(held: Sequence[int], prompt: Sequence[int]) -> int:

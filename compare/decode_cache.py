@@ -13,6 +13,14 @@ import torch
 BUCKET = 256
 
 
+def bucketed(length: int) -> int:
+    """Room for ``length``, in few sizes: a third more at most, beyond the smallest. Each size is recorded on its own."""
+    step = BUCKET
+    while length > 4 * step:
+        step *= 2
+    return -(-length // step) * step
+
+
 class RowCache:
     """What a transformers model asks of its ``past_key_values`` when positions and masks come with the call.
 
@@ -31,17 +39,18 @@ class RowCache:
         self._low, self._high, self._span = 0, rows, 0
         self._slots = torch.empty(0)
 
-    def reserve(self, length: int) -> None:
-        """Room for ``length`` tokens per row, in whole buckets; what is stored stays."""
-        capacity = -(-max(length, 1) // BUCKET) * BUCKET
+    def reserve(self, length: int) -> bool:
+        """Room for ``length`` tokens per row, in whole buckets; what is stored stays. True if the tensors are new."""
+        capacity = bucketed(max(length, 1))
         if capacity <= self.capacity:
-            return
+            return False
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
                 grown = old.new_zeros(old.shape[0], old.shape[1], capacity + 1, old.shape[3])
                 grown[:, :, : self.capacity] = old[:, :, : self.capacity]
                 store[layer] = grown
         self.capacity = capacity
+        return True
 
     def aim(self, low: int, high: int, slots: torch.Tensor, span: int) -> None:
         """Set where the next forward writes and how far it looks. ``slots``: [high - low, q] on the device."""

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from assets.errors import UserError
 from assets.hub import ModelFiles
+from assets.multimodal import TEXT_NAMES
 
 T = TypeVar("T")
 NF4_BYTES = 0.53
@@ -101,8 +102,7 @@ def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:
         text = config.text_config
         if getattr(config, "quantization_config", None) is not None:
             text.quantization_config = config.quantization_config
-        names = {"^(model.)?language_model.(model.)?(?!lm_head)": "model.", "^language_model.lm_head": "lm_head"}
-        return Gemma3ForCausalLM.from_pretrained(folder, config=text, key_mapping=names, **options)
+        return Gemma3ForCausalLM.from_pretrained(folder, config=text, key_mapping=TEXT_NAMES, **options)
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     attention = "eager" if config.model_type == "gemma2" or capped else "sdpa"
     return AutoModelForCausalLM.from_pretrained(

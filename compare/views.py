@@ -25,7 +25,7 @@ _KEPT = 160
 def pane(shown: Pane, place: str, words: Words, waiting: int = 0) -> str:
     """One side: head, earlier turns, the answer that is being written, and how it ended."""
     body = "".join(_turn(turn) for turn in shown.turns)
-    if shown.text or shown.streaming:
+    if shown.text or (shown.streaming and not waiting):
         body += _answer(shown)
     elif not shown.turns:
         body = f'<p class="n-pane-empty">{words("compare.pane.empty")}</p>'

@@ -7,7 +7,7 @@ are too close to the data. Does not cover: torch; the same ChatFormat encodes he
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from statistics import median
 
@@ -16,6 +16,7 @@ from assets.chat import ChatFormat
 from assets.errors import UserError
 from assets.files import Workspace
 from assets.hub import locate
+from assets.prompt_sets import BUILTIN, own
 from assets.words import Words
 from finetune.data import Example, similar
 from finetune.sources import Source, load
@@ -53,7 +54,7 @@ def show(workspace: Workspace, spec: TrainSpec, words: Words) -> str:
     counts = count(chat, source.train, spec)
     if not counts.trained:
         raise UserError("train.all_masked", length=spec.schedule.max_length)
-    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(source, counts, spec, words)}'
+    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(workspace, source, counts, spec, words)}'
     return f'{head}<div class="n-talks">{talks}</div>'
 
 
@@ -88,7 +89,7 @@ def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
     return f'<div class="n-talk">{joined}{" …" if len(ids) > limit else ""}</div>'
 
 
-def _numbers(source: Source, counts: Counts, spec: TrainSpec, words: Words) -> str:
+def _numbers(workspace: Workspace, source: Source, counts: Counts, spec: TrainSpec, words: Words) -> str:
     limit = spec.schedule.max_length
     line = words(
         "train.preview.counts",
@@ -107,7 +108,7 @@ def _numbers(source: Source, counts: Counts, spec: TrainSpec, words: Words) -> s
     parts = [f'<p class="n-sub">{line}</p>{_histogram(counts.lengths)}<p class="n-sub">{lengths}</p>']
     parts += [f'<p class="n-sub">{escape(words(n.key, **n.values))}</p>' for n in source.notes]
     parts.append(_dropped(source, words))
-    parts.append(_similar(source, words))
+    parts.append(_similar(workspace, source, words))
     return "".join(parts)
 
 
@@ -131,12 +132,9 @@ def _dropped(source: Source, words: Words) -> str:
     return f'<p class="n-sub">{line}</p><ul class="n-sub">{items}</ul>'
 
 
-def _similar(source: Source, words: Words) -> str:
-    known = [
-        {"id": p.id, "domain": p.domain, "messages": list(p.messages), "reference": p.reference}
-        for domain in ("emotion", "science")
-        for p in prompts(domain)
-    ]
+def _similar(workspace: Workspace, source: Source, words: Words) -> str:
+    known = [asdict(prompt) for domain in BUILTIN for prompt in prompts(domain)]
+    known += [asdict(prompt) for prompt in own(workspace)]
     found = sorted({s.prompt for s in similar(source.train, known)})
     if not found:
         return ""

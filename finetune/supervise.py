@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from assets.files import Workspace, end_line, read_json
 from assets.leases import Lease, acquire, holder
 from finetune.jobs import ROOT, Job, Jobs, identity
@@ -66,10 +68,11 @@ def _wait_until_free(workspace: Workspace, plan: LaunchPlan) -> None:
 
 def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
     """Start the ranks, wait for them, leave nothing behind. The exit code, negative for a signal."""
-    (folder / "error.json").unlink(missing_ok=True)
+    for old in folder.glob("error*.json"):
+        old.unlink()
     for name in ("metrics.jsonl", "samples.jsonl"):
         end_line(folder / name)
-    own = {"NARANHI_JOB": folder.name, "NARANHI_HOME": str(folder.parent.parent)}
+    own = {"NARANHI_JOB": folder.name, "NARANHI_HOME": str(folder.parent.parent), "NARANHI_SUPERVISOR": str(os.getpid())}
     env = {**os.environ, **plan.env, **own, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen(
@@ -85,8 +88,7 @@ def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
     try:
         return _wait(process, folder)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end_all(process.pid, own)
 
 
 def _wait(process: subprocess.Popen[bytes], folder: Path) -> int:
@@ -102,6 +104,17 @@ def _wait(process: subprocess.Popen[bytes], folder: Path) -> int:
     return code
 
 
+def _end_all(group: int, own: dict[str, str]) -> None:
+    """Nothing of the job is left: its process group, and the ranks, each of which a launcher puts in a session of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    left = [p for p in psutil.process_iter(["environ"]) if own.items() <= (p.info["environ"] or {}).items()]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=LEASE_WAIT)
+
+
 def _give_up(folder: Path, waited: float) -> bool:
     """Before the first step there is nothing to save, so the run is ended at once."""
     return phase_of(folder) in (None, "start", "download", "quantise", "load") or waited > STOP_GRACE
@@ -110,20 +123,29 @@ def _give_up(folder: Path, waited: float) -> bool:
 def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
     """The fields of a job that has come to an end."""
     fields: dict[str, Any] = {"ended": time.time(), "exit_code": code, "supervisor": None}
-    if code == STOPPED:
+    record = dict(read_json(folder / "run.json")) if (folder / "run.json").exists() else None
+    if code == STOPPED or (code == 0 and record and record["stopped"]):  # launchers know no exit code but 0 and 1
         return fields | {"state": "stopped"}
-    if code == 0 and (folder / "run.json").exists() and (folder / "adapter" / "adapter_model.safetensors").exists():
+    if code == 0 and record and (folder / "adapter" / "adapter_model.safetensors").exists():
         return fields | {"state": "finished"}
     return fields | {"state": "failed", "error": _reason(folder, code, out_of_memory)}
 
 
 def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
-    if (folder / "error.json").exists():
-        return dict(read_json(folder / "error.json"))
+    errors = sorted((dict(read_json(f)) for f in folder.glob("error*.json")), key=_first_cause)
+    lost = not errors or errors[0]["key"] == "train.rank_lost"
+    if out_of_memory and lost:
+        return {"key": "train.host_memory", "values": {"signal": "SIGKILL"}}
+    if errors:
+        return {"key": errors[0]["key"], "values": errors[0]["values"]}
     if code < 0:
-        key = "train.host_memory" if out_of_memory and code == -signal.SIGKILL else "train.killed"
-        return {"key": key, "values": {"signal": signal.Signals(-code).name}}
+        return {"key": "train.killed", "values": {"signal": signal.Signals(-code).name}}
     return {"key": "train.no_adapter" if code == 0 else "train.crashed", "values": {"reason": str(code)}}
+
+
+def _first_cause(error: dict[str, Any]) -> tuple[bool, float]:
+    """What a rank says about itself comes before what others say about having lost it, and the earlier before the later."""
+    return error["key"] == "train.rank_lost", error.get("time", 0.0)
 
 
 def _oom_kills() -> int:

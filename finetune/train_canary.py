@@ -11,6 +11,7 @@ import hashlib
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from assets.errors import UserError
@@ -25,7 +26,8 @@ def digest(module: Any) -> str:
         parts += [state.offset, state.state2.absmax]
     found = hashlib.sha256()
     for part in parts:
-        found.update(part.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy())
+        data = part.detach().reshape(-1).contiguous().view(torch.uint8)
+        found.update(data.to("cpu", copy=True).numpy())  # numpy pins the storage it sees, which FSDP must free
     return found.hexdigest()
 
 
@@ -48,6 +50,7 @@ class Canary(TrainerCallback):  # type: ignore[misc]
         self.modules = len(self._waiting)
         self.checked = 0
         self._wrong: str | None = None
+        self._shards = 0
         self._done = not self.modules
         for name, (before, module) in self._waiting.items():
             self._watch(name, before, module)
@@ -63,8 +66,16 @@ class Canary(TrainerCallback):  # type: ignore[misc]
         handle = module.register_forward_pre_hook(look)
 
     def record(self) -> dict[str, Any]:
-        """For run.json: layers compared, layers there are, and the fingerprint of the base's 4-bit weights."""
-        return {"modules": self.checked, "of": self.modules, "sha256": self.fingerprint, "ranks": ranks.world()}
+        """For run.json: layers compared, layers there are, how many lie in shards, the base's fingerprint in 4 bits."""
+        counts = {"modules": self.checked, "of": self.modules, "sharded": self._shards, "ranks": ranks.world()}
+        return {**counts, "placement": ranks.placement(), "sha256": self.fingerprint}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Where FSDP is not known, accelerate would go on with whole copies and no word about it."""
+        waiting = [layer for _, layer in self._waiting.values()]
+        self._shards = sum(isinstance(layer.weight, DTensor) for layer in waiting)
+        if ranks.sharded() and self._shards < len(waiting):
+            raise UserError("train.not_sharded", count=len(waiting) - self._shards)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.settle()

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 
 from assets.errors import UserError
+from assets.multimodal import TEXT_NAMES
 from finetune.spec import LoraSpec, TrainSpec
 from finetune.train_canary import quantised_layers
 
@@ -49,20 +50,27 @@ def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.devic
     }
     if spec.method == "qlora" and getattr(config, "quantization_config", None) is None:
         options["quantization_config"] = quantisation(dtype)
-    model = _class(config).from_pretrained(folder, **options)
+    model = _read(folder, config, options, spec)
     if spec.method == "qlora":
         _prepare_quantised(model, spec, dtype)
     model.config.use_cache = False
     return model
 
 
-def _class(config: Any) -> Any:
-    """Gemma 3's 4B and larger configs name the multimodal class; training wants the text model in it."""
-    if config.model_type == "gemma3":
-        from transformers import Gemma3ForCausalLM
-
-        return Gemma3ForCausalLM
-    return AutoModelForCausalLM
+def _read(folder: Path, config: Any, options: dict[str, Any], spec: TrainSpec) -> Any:
+    """The model with all of its weights. UserError("train.missing_weights") rather than training on random ones."""
+    kind: Any = AutoModelForCausalLM
+    if config.model_type == "gemma3":  # a multimodal class, of which training wants the text model
+        kind = Gemma3ForCausalLM
+        text = config.text_config
+        if getattr(config, "quantization_config", None) is not None:
+            text.quantization_config = config.quantization_config
+        options = {**options, "config": text, "key_mapping": TEXT_NAMES}
+    model, found = kind.from_pretrained(folder, output_loading_info=True, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise UserError("train.missing_weights", model=spec.model.id, count=len(missing), first=missing[0])
+    return model
 
 
 def _prepare_quantised(model: Any, spec: TrainSpec, dtype: torch.dtype) -> None:
@@ -80,7 +88,7 @@ def _prepare_quantised(model: Any, spec: TrainSpec, dtype: torch.dtype) -> None:
 
 
 def _repack(layer: Any) -> None:
-    """The same bytes seen as float32. Public checkpoints often hold uint8, which FSDP2 would copy to every rank whole."""
+    """The same bytes seen as float32. Public checkpoints often hold uint8, which FSDP2 copies to every rank whole."""
     from bitsandbytes.nn import Params4bit
 
     old = layer.weight

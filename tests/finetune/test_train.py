@@ -137,6 +137,40 @@ def test_a_loss_that_is_no_number_ends_the_run(workspace: Workspace, tmp_path: P
     assert not (workspace.jobs / "job" / "run.json").exists()
 
 
+def test_the_text_part_of_a_multimodal_checkpoint_is_what_is_trained(workspace: Workspace, tmp_path: Path) -> None:
+    """Gemma 3 from 4B on: other tensor names, a vision tower that gets no adapter, and no random weights in between."""
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
+
+    from finetune.train_model import load_base
+
+    base = make_model(tmp_path / "base", "gemma3")
+    text = Gemma3TextConfig.from_pretrained(base)
+    vision = SiglipVisionConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=500)
+    Gemma3ForConditionalGeneration(config).save_pretrained(base)
+    whole = Gemma3ForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
+    ids = torch.arange(3, 40)[None]
+    loaded = load_base(base, replace(a_spec(workspace, base), method="lora"), "float32", "cpu").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert not any("vision" in name for name, _ in loaded.named_parameters())
+
+
+def test_missing_weights_end_the_run(workspace: Workspace, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = make_model(tmp_path / "base", "llama")
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError) as caught:
+        run(a_spec(workspace, base), workspace.jobs / "job", workspace)
+    assert caught.value.key == "train.missing_weights"
+
+
 def test_an_adapter_that_learnt_nothing_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

@@ -1,0 +1,111 @@
+"""On the path of test processes only: FSDP2 over gloo, and accidents that tests ask for.
+
+accelerate leaves FSDP out on machines without an accelerator; here it takes a gloo world for one. Python imports this
+file at start in every process whose PYTHONPATH holds its folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+
+def shard_on_cpu() -> None:
+    import accelerate.state as state
+    from accelerate.utils import DistributedType
+
+    original = state.AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        plugin = kwargs.get("fsdp_plugin")
+        if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.FSDP
+            if self._mixed_precision != "no":
+                plugin.set_mixed_precision(self._mixed_precision)
+            self.fsdp_plugin = plugin
+            state.PartialState._shared_state["distributed_type"] = self.distributed_type
+
+    state.AcceleratorState.__init__ = init
+
+
+def flip_a_byte() -> None:
+    """In one layer of one rank, once its hash was taken and before anything is sharded or broadcast."""
+    import torch
+
+    from finetune import train_canary
+
+    original = train_canary.Canary.__init__
+
+    def init(self: Any, model: Any, report: Any) -> None:
+        original(self, model, report)
+        layers = list(train_canary.quantised_layers(model).values())
+        layers[len(layers) // 2].weight.data.reshape(-1).view(torch.uint8)[0] ^= 1
+
+    train_canary.Canary.__init__ = init
+
+
+def at_step(wanted: int, action: Any) -> None:
+    from finetune import train_watch
+
+    original = train_watch.Watch.on_step_begin
+
+    def begin(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step == wanted:
+            action()
+        original(self, args, state, *rest, **kwargs)
+
+    train_watch.Watch.on_step_begin = begin
+
+
+def hang_at_load() -> None:
+    from finetune import train_trainer
+
+    def build(*args: Any) -> Any:
+        time.sleep(600)
+
+    train_trainer.build = build
+
+
+def touch_in(method: str) -> None:
+    """Leave a stop request in the middle of an evaluation or of a save."""
+    from finetune import train_watch
+
+    original = getattr(train_watch.Watch, method)
+
+    def seen(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            Path(args.output_dir).with_name("stop").touch()
+        original(self, args, state, *rest, **kwargs)
+
+    setattr(train_watch.Watch, method, seen)
+
+
+def fail() -> None:
+    raise ZeroDivisionError("this rank fails")
+
+
+def begin() -> None:
+    if os.environ.get("NARANHI_TEST_CPU_FSDP") == "1":
+        shard_on_cpu()
+    rank, accident = os.environ.get("NARANHI_TEST_ACCIDENT", ":").split(":", 1)
+    if rank not in (os.environ["RANK"], "all"):
+        return
+    name, _, value = accident.partition("=")
+    if name == "flip":
+        flip_a_byte()
+    elif name == "fail":
+        at_step(int(value), fail)
+    elif name == "kill":
+        at_step(int(value), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    elif name == "hang":
+        hang_at_load()
+    elif name == "touch":
+        touch_in(value)
+
+
+if "RANK" in os.environ:
+    begin()
