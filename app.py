@@ -28,6 +28,7 @@ from compare import tab as compare_tab
 from compare.ratings import RatingsFile
 from compare.services import CompareServices
 from compare.worker import WorkerEngine
+from finetune import data, tab_form
 from finetune import tab as train_tab
 from finetune.jobs import Jobs
 from finetune.services import TrainServices
@@ -86,8 +87,16 @@ def services(settings: Settings) -> Services:
     return Services(
         workspace,
         TrainServices(workspace, jobs, settings.owner),
-        CompareServices(workspace, engine, ratings, settings.owner, VERSION),
+        CompareServices(workspace, engine, ratings, settings.owner, VERSION, read_prompts),
     )
+
+
+def read_prompts(path: Path, columns: str) -> tuple[list[dict[str, Any]], str, int]:
+    """A file of prompts for the comparison, read by the room that reads files."""
+    table = data.read_file(path)
+    mapping = data.Mapping("prompts", tab_form.read_columns(columns)) if columns else data.guess_prompts(table)
+    found = data.read_prompts(table, mapping)
+    return found.prompts, tab_form.write_columns(mapping.columns), len(found.dropped)
 
 
 def page(words: Words, shared: Services) -> None:

@@ -284,7 +284,7 @@ def _trial(
     setting = Setting(
         domain=question.domain,
         kind="aa" if pair.same else "free",
-        prompt_set=f"builtin-{prompt.domain}" if prompt else "own",
+        prompt_set=str(prompt.tags.get("set") or f"builtin-{prompt.domain}") if prompt else "own",
         prompt_id=prompt.id if prompt else "",
         sampling={name: value for name, value in asdict(sampling).items() if name != "seed"},
         seed=sampling.seed,

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from assets.words import Words
-from compare import tab_setup, tab_talk, tab_vote
+from compare import tab_prompts, tab_setup, tab_talk, tab_vote
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
@@ -63,10 +63,12 @@ def build(words: Words, services: CompareServices) -> CompareTab:
     setup = tab_setup.build(words)
     talk = tab_talk.build(words)
     vote = tab_vote.build(words)
+    own = tab_prompts.build(words, services)
     page = Page(words, services, state, browser, setup, talk, vote)
     _wire_setup(page)
     _wire_talk(page)
     _wire_vote(page)
+    tab_prompts.on_kept(own, page.relist, [state, talk.prompt], page.talking)
     return CompareTab(page)
 
 

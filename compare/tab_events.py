@@ -17,7 +17,9 @@ from typing import Any
 
 import gradio as gr
 
+from assets.catalog import Prompt
 from assets.errors import UserError
+from assets.prompt_sets import listed
 from assets.words import Words
 from compare import tab_setup, tab_talk, tab_vote, views
 from compare.candidates import Asked, choose
@@ -196,7 +198,7 @@ class Page:
         """A first question, the next one, or the last one in other words."""
         with self.telling():
             system, sampling = tab_talk.read_settings(self.words, *settings)
-            prompt = tab_talk.find_prompt(domain, prompt_id)
+            prompt = tab_talk.find_prompt(self._listed(domain), prompt_id)
             opening = tuple(dict(m) for m in prompt.messages[:-1]) if prompt else ()
             question = Question(text or "", domain, opening, prompt)
             session.ask(self.services.desk.pair, question, system, sampling, self.services.app_version)
@@ -238,15 +240,27 @@ class Page:
     # Beginning anew
 
     def _begin(self, session: Session, after: str | None = None) -> Shown:
-        prompt = tab_talk.next_prompt(session.domain, after, session.rated)
+        prompt = tab_talk.next_prompt(self._listed(session.domain), after, session.rated)
         if prompt is not None and prompt.id in session.rated:
             gr.Info(self.words("compare.all_rated"), title=self.words("app.name"))
         return self._put(session, prompt)
 
+    def _listed(self, domain: str) -> tuple[Prompt, ...]:
+        return listed(self.services.workspace, domain)
+
+    def relist(self, session: Session, prompt_id: str | None) -> Shown:
+        """The pickers after a set was uploaded; an answer that stands there stays."""
+        if session.stage != "ready":
+            return self.paint(session)
+        prompt = tab_talk.find_prompt(self._listed(session.domain), prompt_id)
+        return self._begin(session) if prompt is None else self._put(session, prompt)
+
     def _put(self, session: Session, prompt: Any) -> Shown:
         session.clear()
         shown = self.paint_talk(session) | tab_vote.paint_blank(self.vote, self.words)
-        put = tab_talk.paint_prompt(self.talk, session.domain, prompt, session.rated, self.words)
+        put = tab_talk.paint_prompt(
+            self.talk, session.domain, self._listed(session.domain), prompt, session.rated, self.words
+        )
         return {key: _merged(shown.get(key), value) for key, value in put.items()} | {
             key: value for key, value in shown.items() if key not in put
         }
@@ -256,20 +270,20 @@ class Page:
         if session.ticket is not None:
             return self.paint(session)
         session.blind = mode != "open"
-        return self.paint(session) | self._put(session, tab_talk.find_prompt(session.domain, prompt_id))
+        return self.paint(session) | self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
     def domain(self, session: Session, domain: str) -> Shown:
         session.domain = domain
         return self._begin(session)
 
     def prompt(self, session: Session, prompt_id: str | None) -> Shown:
-        return self._put(session, tab_talk.find_prompt(session.domain, prompt_id))
+        return self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
     def following(self, session: Session, prompt_id: str | None) -> Shown:
         return self._begin(session, prompt_id)
 
     def clear(self, session: Session, prompt_id: str | None) -> Shown:
-        return self._put(session, tab_talk.find_prompt(session.domain, prompt_id))
+        return self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
     # Voting
 

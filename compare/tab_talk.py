@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from assets.catalog import Prompt, prompts
+from assets.catalog import Prompt
 from assets.errors import UserError
 from assets.words import Words
 from compare import views
@@ -180,9 +180,10 @@ def paint_panes(panel: TalkPanel, session: Session, words: Words) -> dict[Any, A
     }
 
 
-def paint_prompt(panel: TalkPanel, domain: str, prompt: Prompt | None, rated: set[str], words: Words) -> dict[Any, Any]:
+def paint_prompt(
+    panel: TalkPanel, domain: str, listed: Sequence[Prompt], prompt: Prompt | None, rated: set[str], words: Words
+) -> dict[Any, Any]:
     """The picker of a domain with one prompt chosen, its text, context and reference."""
-    listed = prompt_set(domain)
     choices = [(views.first_words(p, i, p.id in rated), p.id) for i, p in enumerate(listed, 1)]
     before = views.context(prompt, words)
     return {
@@ -196,18 +197,12 @@ def paint_prompt(panel: TalkPanel, domain: str, prompt: Prompt | None, rated: se
     }
 
 
-def prompt_set(domain: str) -> Sequence[Prompt]:
-    """The built-in prompts of a domain; none for one's own questions."""
-    return prompts(domain) if domain in ("emotion", "science") else ()
+def find_prompt(listed: Sequence[Prompt], prompt_id: str | None) -> Prompt | None:
+    return next((p for p in listed if p.id == prompt_id), None)
 
 
-def find_prompt(domain: str, prompt_id: str | None) -> Prompt | None:
-    return next((p for p in prompt_set(domain) if p.id == prompt_id), None)
-
-
-def next_prompt(domain: str, prompt_id: str | None, rated: set[str]) -> Prompt | None:
+def next_prompt(listed: Sequence[Prompt], prompt_id: str | None, rated: set[str]) -> Prompt | None:
     """The next one without this rater's vote, going round; simply the next one when all are rated."""
-    listed = list(prompt_set(domain))
     at = next((i for i, p in enumerate(listed) if p.id == prompt_id), -1)
-    around = listed[at + 1 :] + listed[: at + 1]
+    around = [*listed[at + 1 :], *listed[: at + 1]]
     return next((p for p in around if p.id not in rated), around[0] if around else None)

@@ -72,7 +72,11 @@ def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
         old.unlink()
     for name in ("metrics.jsonl", "samples.jsonl"):
         end_line(folder / name)
-    own = {"NARANHI_JOB": folder.name, "NARANHI_HOME": str(folder.parent.parent), "NARANHI_SUPERVISOR": str(os.getpid())}
+    own = {
+        "NARANHI_JOB": folder.name,
+        "NARANHI_HOME": str(folder.parent.parent),
+        "NARANHI_SUPERVISOR": str(os.getpid()),
+    }
     env = {**os.environ, **plan.env, **own, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen(
@@ -124,9 +128,11 @@ def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
     """The fields of a job that has come to an end."""
     fields: dict[str, Any] = {"ended": time.time(), "exit_code": code, "supervisor": None}
     record = dict(read_json(folder / "run.json")) if (folder / "run.json").exists() else None
-    if code == STOPPED or (code == 0 and record and record["stopped"]):  # launchers know no exit code but 0 and 1
+    if code == STOPPED or (
+        code == 0 and record is not None and record.get("stopped")
+    ):  # launchers know no exit code but 0 and 1
         return fields | {"state": "stopped"}
-    if code == 0 and record and (folder / "adapter" / "adapter_model.safetensors").exists():
+    if code == 0 and record is not None and (folder / "adapter" / "adapter_model.safetensors").exists():
         return fields | {"state": "finished"}
     return fields | {"state": "failed", "error": _reason(folder, code, out_of_memory)}
 
@@ -134,7 +140,7 @@ def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
 def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
     errors = sorted((dict(read_json(f)) for f in folder.glob("error*.json")), key=_first_cause)
     lost = not errors or errors[0]["key"] == "train.rank_lost"
-    if out_of_memory and lost:
+    if out_of_memory and lost and code in (-signal.SIGKILL, 1):
         return {"key": "train.host_memory", "values": {"signal": "SIGKILL"}}
     if errors:
         return {"key": errors[0]["key"], "values": errors[0]["values"]}

@@ -139,7 +139,7 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 
 
 def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[dict[str, list[int]]]:
-    """Token ids and labels; -100 where nothing is learnt. Conversations in which truncation left nothing to learn are left out."""
+    """Token ids and labels; -100 where nothing is learnt. Conversations cut so short that nothing is learnt are left out."""
     rows = []
     for example in examples:
         if example.text:

@@ -19,16 +19,19 @@ _TURNS = (
 )
 
 
-def make_model(folder: Path, architecture: str, seed: int = 0, **changes: Any) -> Path:
-    """Write a two- to six-layer model and its tokenizer to ``folder``; ``changes`` go to its config."""
+def make_model(folder: Path, architecture: str, seed: int = 0, noise: float = 0.08, **changes: Any) -> Path:
+    """Write a two- to six-layer model and its tokenizer to ``folder``; ``changes`` go to its config.
+
+    ``noise`` is the spread added to every weight: far enough from zero that answers differ and norms matter.
+    """
     import torch
 
     torch.manual_seed(seed)
     model = _model(architecture, changes).to(torch.bfloat16)
     with torch.no_grad():
-        for weight in model.parameters():  # far enough from zero that answers differ and norms matter
-            weight.add_(torch.randn_like(weight) * 0.08)
-    model.save_pretrained(folder)
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * noise)
+    model.save_pretrained(folder, max_shard_size="2GB")
     _save_tokenizer(folder)
     return folder
 

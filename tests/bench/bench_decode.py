@@ -3,14 +3,15 @@
 By hand, from the folder of app.py: python -m tests.bench.bench_decode llama8b   (or "tiny" on a CPU)
 
 All ways run in one process on one copy of the weights: random, in the shape of the model named, NF4 with a LoRA of
-rank 16 on all linear layers. A row gives the seconds until the last of all answers, those until the first token, and
-tokens per second per side with the wait for the first token left out and counted. Answers of equal weights are
+rank 16 on all linear layers. A row gives the seconds until the last of all answers, those for prefill and first token,
+and tokens per second per side with the wait for the first token left out and counted. Answers of equal weights are
 compared token by token.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,14 +30,14 @@ from compare.engine import Sampling
 from compare.local_engine import CPU_CHUNK
 from compare.local_model import load_model, pick_device
 from compare.row_lora import Adapter, read_adapter
-from tests.gpu.loop import write_base
+from tests.gpu.loop import MODELS_FOLDER, write_base
 
 NEVER: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way. ``seconds`` for all its answers of ``tokens`` each, ``first`` until the first token of the last one."""
+    """One way. ``seconds`` for all its answers of ``tokens`` each, ``first`` for prefill and the first token."""
 
     way: str
     arms: int
@@ -56,7 +57,9 @@ class Row:
         )
 
 
-HEADER = f"{'way':34} {'arms':>4} {'tokens':>6} {'seconds':>8} {'first s':>8} {'ms/step':>8} {'tok/s':>8} {'with 1st':>8}"
+HEADER = (
+    f"{'way':34} {'arms':>4} {'tokens':>6} {'seconds':>8} {'first s':>8} {'ms/step':>8} {'tok/s':>8} {'with 1st':>8}"
+)
 
 
 class Bench:
@@ -80,7 +83,8 @@ class Bench:
         tuned.set_adapter(names[0])
         answers.append(self._generate("generate, adapter", tuned))
         base, adapter = self.rows[-2:]
-        self._add(Row("generate, base then adapter", 2, self.tokens, base.seconds + adapter.seconds, base.seconds))
+        seconds, first = base.seconds + adapter.seconds, base.first + adapter.first
+        self._add(Row("generate, base then adapter", 2, self.tokens, seconds, first))
         self.model = tuned.unload()
         dtype = self.model.dtype if self.device.type == "cuda" else torch.float32
         self.adapters = [read_adapter(self.work / name, self.model, dtype) for name in names]
@@ -184,7 +188,7 @@ def compare(bench: Bench, eager_tokens: int) -> None:
     """Every way, then what follows from the figures."""
     cuda = bench.device.type == "cuda"
     greedy = Sampling(temperature=0, max_new_tokens=bench.tokens)
-    stock = bench.generate(["a", "b", "c"])
+    stock = bench.generate(["one", "two", "three"])
     one = bench.adapters[0]
     arms: dict[int, list[Adapter | None]] = {1: [None], 2: [None, one], 4: [None, *bench.adapters]}
     short = replace(greedy, max_new_tokens=eager_tokens)
@@ -219,11 +223,12 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {machine}; {libraries}")
     print(f"{options.name}, NF4, prompt {options.prompt}, greedy\n{HEADER}", flush=True)
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(write_base(options.name, Path(work) / options.name), Path(work), options.prompt, options.tokens)
+        base = write_base(options.name, Path(os.environ.get(MODELS_FOLDER, work)) / options.name)
+        bench = Bench(base, Path(work), options.prompt, options.tokens)
         compare(bench, options.eager_tokens)
         if torch.cuda.is_available():
             print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")
-        if options.profile:
+        if options.profile and torch.cuda.is_available():
             bench.profile([None, None])
             bench.profile([None, bench.adapters[0]])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from assets.catalog import prompts
 from compare.desk import Candidate, Desk, Loading
@@ -55,3 +56,8 @@ def answer(session: Session, desk: Desk, asked: Question | None = None, system: 
 
 def store(folder: Path) -> RatingsFile:
     return RatingsFile(folder / "ratings.csv", "0.1")
+
+
+def no_prompts(path: Path, columns: str) -> tuple[list[dict[str, Any]], str, int]:
+    """``CompareServices.read_prompts`` where nobody uploads any."""
+    raise AssertionError(path)

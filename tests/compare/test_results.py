@@ -15,6 +15,7 @@ from compare import results_view as view
 from compare.ratings import RatingsFile
 from compare.results_view import Filter
 from compare.services import CompareServices
+from tests.compare.pairs import no_prompts
 from tests.compare.rating_files import vote
 from tests.fake_engine import FakeEngine
 
@@ -49,7 +50,9 @@ def file(tmp_path: Path) -> RatingsFile:
 
 @pytest.fixture
 def tab(file: RatingsFile) -> results.ResultsTab:
-    services = CompareServices(Workspace(file.path.parents[1]), FakeEngine(), file, lambda r: r.owner, "0.1")
+    services = CompareServices(
+        Workspace(file.path.parents[1]), FakeEngine(), file, lambda r: r.owner, "0.1", no_prompts
+    )
     with gr.Blocks(analytics_enabled=False):
         return results.build(Words("ko"), services)
 
@@ -106,7 +109,9 @@ def test_unreadable_rows_are_reported_with_their_reason(tab: results.ResultsTab,
 
 
 def test_no_votes_yet(tmp_path: Path) -> None:
-    services = CompareServices(Workspace(tmp_path), FakeEngine(), RatingsFile(tmp_path / "r.csv"), lambda r: True, "")
+    services = CompareServices(
+        Workspace(tmp_path), FakeEngine(), RatingsFile(tmp_path / "r.csv"), lambda r: True, "", no_prompts
+    )
     with gr.Blocks(analytics_enabled=False):
         made = results.build(Words("en"), services)
     shown = made.show(None, None, None, None, OWNER)

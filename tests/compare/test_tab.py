@@ -17,7 +17,7 @@ from compare import results, tab
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
-from tests.compare.pairs import BASE, NAMES, TUNED, ended, store
+from tests.compare.pairs import BASE, NAMES, TUNED, ended, no_prompts, store
 from tests.fake_engine import FakeEngine
 
 OWNER, VISITOR = SimpleNamespace(owner=True), SimpleNamespace(owner=False)
@@ -42,7 +42,9 @@ def toasts(monkeypatch: pytest.MonkeyPatch) -> Toasts:
 def services(tmp_path: Path) -> CompareServices:
     workspace = Workspace(tmp_path).prepare()
     engine = FakeEngine(answers={"a": "차가운 답", "b": "따뜻한 답"})
-    return CompareServices(workspace, engine, store(workspace.ratings), lambda request: request.owner, "0.1")
+    return CompareServices(
+        workspace, engine, store(workspace.ratings), lambda request: request.owner, "0.1", no_prompts
+    )
 
 
 def build(services: CompareServices, language: str = "ko") -> tuple[gr.Blocks, Page]:

@@ -55,8 +55,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+MODELS_FOLDER = "NARANHI_BENCH_MODELS"
+
+
 def write_base(name: str, folder: Path) -> Path:
-    """The checkpoint; on a GPU the weights are drawn there, which takes seconds instead of minutes."""
+    """The checkpoint, if it is not there; on a GPU the weights are drawn there: seconds instead of minutes."""
+    if (folder / "tokenizer.json").exists():
+        return folder
     import torch
 
     from tests.models import make_model
@@ -65,7 +70,7 @@ def write_base(name: str, folder: Path) -> Path:
     if torch.cuda.is_available():
         torch.set_default_dtype(torch.bfloat16)
         with torch.device("cuda"):
-            make_model(folder, architecture, **changes)
+            make_model(folder, architecture, noise=0.01, **changes)
         torch.set_default_dtype(torch.float32)
         torch.cuda.empty_cache()
     else:
@@ -143,7 +148,7 @@ def main(names: list[str]) -> None:
         with tempfile.TemporaryDirectory() as home:
             workspace = Workspace(Path(home)).prepare()
             os.environ["NARANHI_HOME"] = home
-            base = write_base(name, Path(home) / name)
+            base = write_base(name, Path(os.environ.get(MODELS_FOLDER, home)) / name)
             trained = training(base, workspace, name == "tiny")
             folder = trained.pop("folder")
             print(name, "train", trained, flush=True)
