@@ -14,7 +14,7 @@ BUCKET = 256
 
 
 def bucketed(length: int) -> int:
-    """Room for ``length``, in few sizes, as each is recorded on its own; at most half as much again above the smallest."""
+    """Room for ``length``, in few sizes, each recorded on its own; at most half as much again above the smallest."""
     step = BUCKET
     while length > 4 * step:
         step *= 2

@@ -113,12 +113,13 @@ def _numbers(workspace: Workspace, source: Source, counts: Counts, spec: TrainSp
 
 
 def _histogram(lengths: list[int]) -> str:
-    width = max(1, -(-max(lengths) // BINS))
-    bins = Counter(min(n // width, BINS - 1) for n in lengths)
+    low = min(lengths)
+    width = max(1, -(-(max(lengths) - low + 1) // BINS))
+    bins = Counter((n - low) // width for n in lengths)
     top = max(bins.values())
     bars = "".join(
-        f'<i style="height:{bins[b] / top * 100:.0f}%" title="{b * width}–{(b + 1) * width}: {bins[b]}"></i>'
-        for b in range(BINS)
+        f'<i style="height:{bins[b] / top * 100:.0f}%" title="{low + b * width}–{low + (b + 1) * width - 1}: {bins[b]}"></i>'
+        for b in range(max(bins) + 1)
     )
     return f'<div class="n-hist" aria-hidden="true">{bars}</div>'
 

@@ -55,7 +55,7 @@ class _Plan:
 def build(words: Words, services: TrainServices) -> TrainTab:
     """The tab's content inside the current container, with its events."""
     runs = tab_runs.build(words)
-    with gr.Accordion(words("train.new"), open=True, elem_id="train-new", elem_classes="n-fold") as fold:
+    with gr.Accordion(words("train.new"), open=True, elem_id="train-new") as fold:
         form = tab_form.build(words)
         parts = _outcome(words)
         with gr.Accordion(words("train.hub"), open=False, elem_classes="n-card"):

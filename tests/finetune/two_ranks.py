@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from finetune.plan import _accelerate, _argv
+from finetune.plan import LaunchPlan, _accelerate, _argv
 from finetune.progress import read
 from finetune.spec import DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
 
@@ -35,8 +35,8 @@ def a_spec(home: Path, model: Path, watch: dict[str, Any] | None = None, **sched
     )
 
 
-def environment(home: Path, accident: str = ":") -> dict[str, str]:
-    own = {
+def own_environment(home: Path, accident: str = ":") -> dict[str, str]:
+    return {
         "NARANHI_HOME": str(home),
         "NARANHI_TEST_CPU_FSDP": "1",
         "NARANHI_TEST_ACCIDENT": accident,
@@ -45,7 +45,13 @@ def environment(home: Path, accident: str = ":") -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    return {**os.environ, **own}
+
+
+def a_plan(home: Path, folder: Path, accident: str = ":") -> LaunchPlan:
+    """For a supervisor: two ranks under FSDP2."""
+    files = {"accelerate.yaml": _accelerate("fsdp", 2, False)}
+    env = own_environment(home, accident)
+    return LaunchPlan("fsdp", 2, (), ("cpu",), "bfloat16", False, _argv(folder, launcher=True), env, files, "fits")
 
 
 def launch(
@@ -56,7 +62,7 @@ def launch(
     (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
     (folder / "accelerate.yaml").write_text(_accelerate(placement, processes, False), encoding="utf-8")
     argv = _argv(folder, launcher=placement != "single")
-    env = environment(home, accident)
+    env = {**os.environ, **own_environment(home, accident)}
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
 
 

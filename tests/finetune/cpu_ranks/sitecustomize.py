@@ -43,7 +43,7 @@ def flip_a_byte() -> None:
     def init(self: Any, model: Any, report: Any) -> None:
         original(self, model, report)
         layers = list(train_canary.quantised_layers(model).values())
-        layers[len(layers) // 2].weight.data.reshape(-1).view(torch.uint8)[0] ^= 1
+        layers[len(layers) // 2].weight.data.reshape(-1).view(torch.uint8)[-1] ^= 1
 
     train_canary.Canary.__init__ = init
 

@@ -1,0 +1,25 @@
+"""What every test stands on: no network, no spinning threads, nobody's real workspace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads slow each other down on shared cores
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that forgets to say where it works must not write into a person's workspace."""
+    monkeypatch.setenv("NARANHI_HOME", str(tmp_path / "naranhi-home"))
+
+
+def pytest_report_header() -> str:
+    from importlib.metadata import version
+
+    return "with " + ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "peft", "trl", "gradio"))

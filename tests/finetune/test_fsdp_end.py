@@ -1,0 +1,129 @@
+"""How a run of two ranks ends before its time: asked to at any moment, by a rank that fails, by one that is killed, with
+its supervisor. Nothing is left running, and what was saved goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from assets.files import Workspace, read_json
+from assets.leases import holder
+from finetune.jobs import Job, Jobs
+from finetune.progress import phase_of, read
+from finetune.train_save import last_checkpoint
+from tests.finetune.two_ranks import a_plan, a_spec
+from tests.models import make_model
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+PATIENCE = 240.0  # the machine may be busy
+GONE = 30.0
+
+
+class Two:
+    """Jobs on two ranks in a workspace of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.workspace = Workspace(home).prepare()
+        self.jobs = Jobs(self.workspace)
+        self.base = make_model(home / "base", "llama")
+
+    def start(self, accident: str = ":", steps: int = 4, **watch: Any) -> Job:
+        folder = self.jobs.new_folder()
+        spec = a_spec(self.home, self.base, watch, steps=steps)
+        return self.jobs.create(spec, a_plan(self.home, folder, accident), folder, "")
+
+    def ended(self, job: Job) -> Job:
+        until(lambda: not self.jobs.get(job.id).active, PATIENCE)
+        return self.jobs.get(job.id)
+
+    def folder(self, job: Job) -> Path:
+        return self.jobs.folder(job.id)
+
+    def processes(self, job: Job) -> list[psutil.Process]:
+        found = psutil.process_iter(["environ"])
+        return [p for p in found if (p.info["environ"] or {}).get("NARANHI_JOB") == job.id]
+
+    def left(self, job: Job) -> list[psutil.Process]:
+        return [p for p in self.processes(job) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(holds: Callable[[], Any], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Two:
+    return Two(tmp_path / "home")
+
+
+@pytest.mark.parametrize("method", ["on_evaluate", "on_save"])
+def test_a_stop_in_the_middle_of_it_is_agreed_on_and_saved(method: str, two: Two) -> None:
+    """A request that lands in the evaluation ends the run there; one that lands in a save, after one more step."""
+    job = two.start(f"0:touch={method}", steps=9)
+    assert two.ended(job).state == "stopped"
+    step = {"on_evaluate": 2, "on_save": 3}[method]
+    checkpoint, broken = last_checkpoint(two.folder(job) / "checkpoints")
+    assert checkpoint is not None and checkpoint.name == f"checkpoint-{step}" and not broken
+    assert read(two.folder(job)).step == step and not two.left(job)
+    assert read_json(two.folder(job) / "run.json")["stopped"] is True
+
+
+def test_a_stop_while_loading_ends_it_at_once(two: Two) -> None:
+    job = two.start("all:hang")
+    until(lambda: phase_of(two.folder(job)) == "load", PATIENCE)
+    ranks = two.processes(job)
+    assert len(ranks) >= 3  # the launcher and its two ranks
+    two.jobs.stop(job.id)
+    until(lambda: not two.left(job), GONE)
+    assert two.ended(job).state == "stopped"
+
+
+def test_a_rank_that_fails_ends_the_run_with_its_own_error_and_the_run_goes_on(two: Two) -> None:
+    job = two.start("1:fail=3")
+    ended = two.ended(job)
+    assert ended.state == "failed" and ended.error is not None
+    assert ended.error["key"] == "train.crashed" and "this rank fails" in ended.error["values"]["reason"]
+    assert not two.left(job) and holder(two.workspace, "cpu") is None
+    assert last_checkpoint(two.folder(job) / "checkpoints")[0] == two.folder(job) / "checkpoints" / "checkpoint-2"
+    calm(two, job)
+    two.jobs.resume(job.id)
+    assert two.ended(job).state == "finished"
+    assert [note["key"] for note in read(two.folder(job)).notes] == ["train.resumed"]
+
+
+def calm(two: Two, job: Job) -> None:
+    """The same plan without the accident."""
+    from assets.files import write_json
+
+    plan = two.jobs.plan(job.id).to_dict()
+    plan["env"]["NARANHI_TEST_ACCIDENT"] = ":"
+    write_json(two.folder(job) / "plan.json", plan)
+
+
+def test_a_rank_that_is_killed_is_noticed_by_the_others(two: Two) -> None:
+    job = two.start("1:kill=1")
+    ended = two.ended(job)
+    assert ended.state == "failed" and ended.error is not None
+    assert ended.error["key"] in ("train.rank_lost", "train.crashed")
+    assert not two.left(job)
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed(two: Two) -> None:
+    job = two.start("all:hang")
+    until(lambda: phase_of(two.folder(job)) == "load", PATIENCE)
+    supervisor = two.jobs.get(job.id).supervisor
+    assert supervisor is not None
+    os.kill(supervisor[0], signal.SIGKILL)
+    until(lambda: not two.left(job), GONE)
+    assert two.jobs.get(job.id).error == {"key": "jobs.killed", "values": {}}
