@@ -7,17 +7,19 @@ a plan).
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from assets.catalog import find_model
 from assets.errors import UserError
 from assets.leases import CPU
 from finetune.gpu import Gpu, Machine
 from finetune.memory import GIB, Estimate, Shape, estimate, on_cpu
-from finetune.spec import TrainSpec
+from finetune.spec import HardwareSpec, TrainSpec
 
 VERSION = 1
 RESERVE = int(0.4 * GIB)  # what a display or the driver takes
@@ -70,12 +72,15 @@ def from_dict(values: dict[str, Any]) -> LaunchPlan:
 def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> LaunchPlan:
     """The plan for ``spec`` on ``machine`` with its files in ``folder``. UserError when the wish cannot be met."""
     gpus = _wanted(spec, machine)
+    if spec.hardware.machines > 1 and not spec.hardware.main_address.strip():
+        raise UserError("plan.no_address")
     if not gpus:
         return _cpu_plan(spec, machine, shape, folder)
-    placement, chosen, guess, offload = _place(spec, gpus, shape)
-    free = min(g.free for g in chosen) - RESERVE
-    processes = len(chosen) if placement != "single" else 1
+    placement, chosen, guess, offload = _place(spec, gpus, shape, machine)
+    free = min(_free(g) for g in chosen)
+    processes = len(chosen) * spec.hardware.machines if placement != "single" else 1
     env = {"CUDA_VISIBLE_DEVICES": ",".join(str(g.index) for g in chosen), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    launcher = placement != "single"
     return LaunchPlan(
         placement=placement,
         processes=processes,
@@ -83,13 +88,13 @@ def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> Launc
         devices=tuple(g.device for g in chosen),
         precision=_precision(spec, chosen),
         offload=offload,
-        argv=_argv(folder, processes > 1 or offload),
+        argv=_argv(folder, launcher),
         env=env,
-        files={"accelerate.yaml": _accelerate(placement, processes, offload)} if processes > 1 or offload else {},
+        files={"accelerate.yaml": _accelerate(placement, processes, offload, spec.hardware)} if launcher else {},
         fit=_fit(guess, free),
         parts=guess.parts,
         available=free,
-        host=guess.host,
+        host=_host(guess, len(chosen), spec) if placement == "fsdp" else guess.host,
     )
 
 
@@ -106,28 +111,85 @@ def _wanted(spec: TrainSpec, machine: Machine) -> tuple[Gpu, ...]:
     return tuple(known[index] for index in wanted)
 
 
-def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> tuple[str, tuple[Gpu, ...], Estimate, bool]:
-    """One GPU when it fits and is alone, copies when it fits each, shards when it does not, offload where asked."""
-    best = tuple(sorted(gpus, key=lambda g: -g.free))
-    whole = estimate(shape, spec)
-    shards = estimate(shape, spec, len(gpus), sharded=True)
-    free = min(g.free for g in gpus) - RESERVE
+Placed = tuple[str, tuple[Gpu, ...], Estimate, bool]
+
+
+def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machine) -> Placed:
+    """What the person wishes, or: copies on the GPUs that each hold all of it (one process when only one does), shards
+    when none does, the host's memory when nothing else fits. Memory that other programs hold is not there."""
+    count = spec.hardware.machines
     wish = spec.hardware.placement
     if wish == "auto":
-        fits_one = whole.total <= best[0].free - RESERVE
-        fits_each = whole.total <= free
-        wish = "single" if len(gpus) == 1 or (fits_one and not fits_each) else "ddp" if fits_each else "fsdp"
+        return _copies(spec, gpus, shape) or _shards(spec, gpus, shape, machine) or _nothing(spec, gpus, shape)
     if wish == "single":
-        return "single", best[:1], whole, False
-    if len(gpus) < 2:
+        return "single", (max(gpus, key=lambda g: g.free),), estimate(shape, spec), False
+    offload = spec.hardware.offload and wish == "fsdp"
+    if len(gpus) * count < 2 and not offload:
         raise UserError("plan.needs_gpus", placement=wish)
-    return wish, gpus, whole if wish == "ddp" else shards, spec.hardware.offload and wish == "fsdp"
+    guess = estimate(shape, spec, len(gpus) * count, sharded=wish == "fsdp")
+    return wish, gpus, guess, offload
+
+
+def _copies(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed | None:
+    ranks = len(gpus) * spec.hardware.machines
+    alone = estimate(shape, spec)
+    copy = estimate(shape, spec, ranks)
+    enough = tuple(g for g in gpus if copy.total <= _free(g))
+    if len(enough) * spec.hardware.machines > 1:
+        return "ddp", enough, copy, False
+    best = max(gpus, key=lambda g: g.free)
+    fits = alone.total <= _free(best) and spec.hardware.machines == 1
+    return ("single", (best,), alone, False) if fits else None
+
+
+def _shards(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machine) -> Placed | None:
+    """On as many of the emptiest GPUs as hold their part; offloaded only if that fails and the host has the room."""
+    emptiest = sorted(gpus, key=lambda g: -g.free)
+    plain = replace(spec, hardware=replace(spec.hardware, offload=False))
+    offloaded = replace(spec, hardware=replace(spec.hardware, offload=True))
+    for wish, least in ((plain, 2), (offloaded, 1)):
+        for count in range(len(gpus), 0, -1):
+            ranks = count * spec.hardware.machines
+            guess = estimate(shape, wish, ranks, sharded=True)
+            if ranks < least or guess.total > _free(emptiest[count - 1]):
+                continue
+            if wish is offloaded and _host(guess, count, spec) > machine.memory_free:
+                continue
+            chosen = tuple(g for g in gpus if g in emptiest[:count])
+            return "fsdp", chosen, guess, wish is offloaded
+    return None
+
+
+def _nothing(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed:
+    """The plan that comes closest, to show by how much it does not fit."""
+    ranks = len(gpus) * spec.hardware.machines
+    if ranks == 1:
+        return "single", gpus, estimate(shape, spec), False
+    return "fsdp", gpus, estimate(shape, spec, ranks, sharded=True), False
+
+
+def _free(gpu: Gpu) -> int:
+    return gpu.free - RESERVE
+
+
+def _host(guess: Estimate, ranks: int, spec: TrainSpec) -> int:
+    """Ranks map one file in 4 bits, so its pages are there once; whole weights are read by each."""
+    if spec.method != "qlora":
+        return guess.host
+    each = 2 * GIB
+    total = ranks * spec.hardware.machines
+    return (guess.host - total * each) // total + ranks * each
 
 
 def _precision(spec: TrainSpec, gpus: tuple[Gpu, ...]) -> str:
-    if spec.hardware.precision != "auto":
-        return spec.hardware.precision
-    return "bfloat16" if all(g.bfloat16 for g in gpus) else "float16"
+    """UserError("plan.no_float16") for architectures that overflow in it."""
+    chosen: str = spec.hardware.precision
+    if chosen == "auto":
+        chosen = "bfloat16" if all(g.bfloat16 for g in gpus) else "float16"
+    card = find_model(spec.model.id)
+    if chosen == "float16" and card is not None and card.model_type.startswith("gemma"):
+        raise UserError("plan.no_float16", model=card.name)
+    return chosen
 
 
 def _fit(guess: Estimate, available: int) -> str:
@@ -171,15 +233,25 @@ def _argv(folder: Path, launcher: bool) -> tuple[str, ...]:
     return (*start, *script)
 
 
-def _accelerate(placement: str, processes: int, offload: bool) -> str:
+def _accelerate(placement: str, processes: int, offload: bool, hardware: HardwareSpec) -> str:
     lines = [
         "compute_environment: LOCAL_MACHINE",
         f"distributed_type: {'FSDP' if placement == 'fsdp' else 'MULTI_GPU'}",
         f"num_processes: {processes}",
-        "num_machines: 1",
+        f"num_machines: {hardware.machines}",
         "mixed_precision: 'no'",
-        "main_process_port: 0",
     ]
+    if hardware.machines > 1:
+        address = json.dumps(hardware.main_address.strip())
+        lines += [
+            f"machine_rank: {hardware.machine_rank}",
+            f"main_process_ip: {address}",
+            f"main_process_port: {hardware.main_port}",
+            "rdzv_backend: static",
+            "same_network: true",
+        ]
+    else:
+        lines += ["main_process_port: 0"]
     if placement == "fsdp":
         lines += [
             "fsdp_config:",

@@ -89,12 +89,17 @@ class WatchSpec:
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas."""
+    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas. On several
+    machines with as many GPUs each, the same spec is started on every one with a ``machine_rank`` of its own."""
 
     placement: Placement = "auto"
     gpus: str = "auto"
     precision: Precision = "auto"
     offload: bool = False
+    machines: int = 1
+    machine_rank: int = 0
+    main_address: str = ""
+    main_port: int = 29500
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,9 @@ def _ranges(spec: TrainSpec) -> list[tuple[float, float, float, str]]:
         (watch.samples, 0, 32, "samples"),
         (watch.sample_tokens, 1, 2048, "sample_tokens"),
         (watch.keep, 1, 100, "keep"),
+        (spec.hardware.machines, 1, 1024, "machines"),
+        (spec.hardware.machine_rank, 0, spec.hardware.machines - 1, "machine_rank"),
+        (spec.hardware.main_port, 1, 65535, "main_port"),
     ]
 
 

@@ -146,6 +146,8 @@ def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
         return {"key": errors[0]["key"], "values": errors[0]["values"]}
     if code < 0:
         return {"key": "train.killed", "values": {"signal": signal.Signals(-code).name}}
+    if code == 1 and (folder / "accelerate.yaml").exists():  # a rank that says why it fails leaves a file
+        return {"key": "train.rank_lost", "values": {}}
     return {"key": "train.no_adapter" if code == 0 else "train.crashed", "values": {"reason": str(code)}}
 
 

@@ -176,7 +176,7 @@ def test_a_model_without_a_template_says_so(space: Workspace, tmp_path: Path, ki
 def test_histogram_of_any_lengths() -> None:
     for lengths in ([1], [5] * 10, list(range(1, 3000, 7)), [1, 100_000]):
         html = preview._histogram(lengths)
-        assert html.count("<i ") == preview.BINS and "height:100%" in html
+        assert 1 <= html.count("<i ") <= preview.BINS and "height:100%" in html
 
 
 def test_the_preview_needs_no_torch(space: Workspace, tmp_path: Path) -> None:
