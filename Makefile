@@ -1,7 +1,7 @@
 # Two commands: `make run` starts the app, `make test` runs every check. Both are safe to repeat and fast the second time.
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install -qq --disable-pip-version-check
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -29,8 +29,8 @@ bench: $(VENV)/.tests $(VENV)/.starter
 	for f in tests/bench/bench_*.py; do $(PY) -m tests.bench.$$(basename $$f .py) || exit 1; done
 
 $(VENV)/bin/python:
-	@for p in python3.12 python3.11 python3.13 python3; do \
-	  if command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	@for p in python3.12 python3.11 python3.13 python3.14 python3; do \
+	  if $$p -c "import sys, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then \
 	    echo "Making a virtual environment with $$p"; $$p -m venv $(VENV) && exit 0; fi; done; \
 	  echo "Naranhi needs Python 3.11 or newer (with venv): https://www.python.org/downloads/"; exit 1
 

@@ -166,9 +166,12 @@ class RowAdapters:
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter | None]) -> None:
         self._modules = dict(model.named_modules())
         self._by_module: dict[str, list[tuple[int, Low]]] = {}
+        self._sides: dict[torch.device, torch.cuda.Stream] = {}
         for row, adapter in enumerate(adapters):
             for name, part in adapter.parts.items() if adapter else ():
                 self._by_module.setdefault(name, []).append((row, part))
+                if part.up.is_cuda and part.up.device not in self._sides:
+                    self._sides[part.up.device] = torch.cuda.Stream(part.up.device)
 
     @contextmanager
     def attached(self, low: int, high: int) -> Iterator[None]:
@@ -178,20 +181,45 @@ class RowAdapters:
             for name, parts in self._by_module.items():
                 inside = [(row - low, part) for row, part in parts if low <= row < high]
                 if inside:
-                    handles.append(self._modules[name].register_forward_hook(_adder(inside)))
+                    shares = _Shares(inside, self._sides.get(inside[0][1].up.device))
+                    if shares.side is not None:
+                        handles.append(self._modules[name].register_forward_pre_hook(shares.begin))
+                    handles.append(self._modules[name].register_forward_hook(shares.add))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def _adder(parts: Sequence[tuple[int, Low]]) -> Any:
-    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        for row, part in parts:
+class _Shares:
+    """What adapters add to one layer. With a ``side`` stream, single tokens are computed beside the layer itself.
+
+    A token's small products leave most of a GPU idle. The layer's stream waits for the side before it adds, and the
+    side waits for the layer's stream before it begins: neither can see memory that the other still uses.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, Low]], side: torch.cuda.Stream | None) -> None:
+        self.side = side
+        self._parts = parts
+        self._ready: list[torch.Tensor] = []
+
+    def begin(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if self.side is None or inputs[0].shape[1] > 1:
+            return
+        self.side.wait_stream(torch.cuda.current_stream(self.side.device))
+        with torch.cuda.stream(self.side):
+            self._ready = [(inputs[0][row].to(part.down.dtype) @ part.down) @ part.up for row, part in self._parts]
+
+    def add(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if self._ready and self.side is not None:
+            torch.cuda.current_stream(self.side.device).wait_stream(self.side)
+            ready, self._ready = self._ready, []
+            for (row, _), share in zip(self._parts, ready, strict=True):
+                output[row] += share
+            return
+        for row, part in self._parts:
             own = output[row]
             if own.dtype == part.up.dtype:
                 own.addmm_(inputs[0][row].to(part.down.dtype) @ part.down, part.up)
             else:
                 own += (inputs[0][row].to(part.down.dtype) @ part.down) @ part.up
-
-    return add

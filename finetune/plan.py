@@ -19,7 +19,7 @@ from assets.errors import UserError
 from assets.leases import CPU
 from finetune.gpu import Gpu, Machine
 from finetune.memory import GIB, Estimate, Shape, estimate, on_cpu
-from finetune.spec import HardwareSpec, TrainSpec
+from finetune.spec import ClusterSpec, TrainSpec
 
 VERSION = 1
 RESERVE = int(0.4 * GIB)  # what a display or the driver takes
@@ -72,13 +72,13 @@ def from_dict(values: dict[str, Any]) -> LaunchPlan:
 def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> LaunchPlan:
     """The plan for ``spec`` on ``machine`` with its files in ``folder``. UserError when the wish cannot be met."""
     gpus = _wanted(spec, machine)
-    if spec.hardware.machines > 1 and not spec.hardware.main_address.strip():
+    if spec.cluster.machines > 1 and not spec.cluster.address.strip():
         raise UserError("plan.no_address")
     if not gpus:
         return _cpu_plan(spec, machine, shape, folder)
     placement, chosen, guess, offload = _place(spec, gpus, shape, machine)
     free = min(_free(g) for g in chosen)
-    processes = len(chosen) * spec.hardware.machines if placement != "single" else 1
+    processes = len(chosen) * spec.cluster.machines if placement != "single" else 1
     env = {"CUDA_VISIBLE_DEVICES": ",".join(str(g.index) for g in chosen), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     launcher = placement != "single"
     return LaunchPlan(
@@ -90,7 +90,7 @@ def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> Launc
         offload=offload,
         argv=_argv(folder, launcher),
         env=env,
-        files={"accelerate.yaml": _accelerate(placement, processes, offload, spec.hardware)} if launcher else {},
+        files={"accelerate.yaml": _accelerate(placement, processes, offload, spec.cluster)} if launcher else {},
         fit=_fit(guess, free),
         parts=guess.parts,
         available=free,
@@ -117,7 +117,7 @@ Placed = tuple[str, tuple[Gpu, ...], Estimate, bool]
 def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machine) -> Placed:
     """What the person wishes, or: copies on the GPUs that each hold all of it (one process when only one does), shards
     when none does, the host's memory when nothing else fits. Memory that other programs hold is not there."""
-    count = spec.hardware.machines
+    count = spec.cluster.machines
     wish = spec.hardware.placement
     if wish == "auto":
         return _copies(spec, gpus, shape) or _shards(spec, gpus, shape, machine) or _nothing(spec, gpus, shape)
@@ -131,14 +131,14 @@ def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machin
 
 
 def _copies(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed | None:
-    ranks = len(gpus) * spec.hardware.machines
+    ranks = len(gpus) * spec.cluster.machines
     alone = estimate(shape, spec)
     copy = estimate(shape, spec, ranks)
     enough = tuple(g for g in gpus if copy.total <= _free(g))
-    if len(enough) * spec.hardware.machines > 1:
+    if len(enough) * spec.cluster.machines > 1:
         return "ddp", enough, copy, False
     best = max(gpus, key=lambda g: g.free)
-    fits = alone.total <= _free(best) and spec.hardware.machines == 1
+    fits = alone.total <= _free(best) and spec.cluster.machines == 1
     return ("single", (best,), alone, False) if fits else None
 
 
@@ -149,7 +149,7 @@ def _shards(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machi
     offloaded = replace(spec, hardware=replace(spec.hardware, offload=True))
     for wish, least in ((plain, 2), (offloaded, 1)):
         for count in range(len(gpus), 0, -1):
-            ranks = count * spec.hardware.machines
+            ranks = count * spec.cluster.machines
             guess = estimate(shape, wish, ranks, sharded=True)
             if ranks < least or guess.total > _free(emptiest[count - 1]):
                 continue
@@ -162,7 +162,7 @@ def _shards(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machi
 
 def _nothing(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed:
     """The plan that comes closest, to show by how much it does not fit."""
-    ranks = len(gpus) * spec.hardware.machines
+    ranks = len(gpus) * spec.cluster.machines
     if ranks == 1:
         return "single", gpus, estimate(shape, spec), False
     return "fsdp", gpus, estimate(shape, spec, ranks, sharded=True), False
@@ -177,7 +177,7 @@ def _host(guess: Estimate, ranks: int, spec: TrainSpec) -> int:
     if spec.method != "qlora":
         return guess.host
     each = 2 * GIB
-    total = ranks * spec.hardware.machines
+    total = ranks * spec.cluster.machines
     return (guess.host - total * each) // total + ranks * each
 
 
@@ -233,20 +233,20 @@ def _argv(folder: Path, launcher: bool) -> tuple[str, ...]:
     return (*start, *script)
 
 
-def _accelerate(placement: str, processes: int, offload: bool, hardware: HardwareSpec) -> str:
+def _accelerate(placement: str, processes: int, offload: bool, cluster: ClusterSpec) -> str:
     lines = [
         "compute_environment: LOCAL_MACHINE",
         f"distributed_type: {'FSDP' if placement == 'fsdp' else 'MULTI_GPU'}",
         f"num_processes: {processes}",
-        f"num_machines: {hardware.machines}",
+        f"num_machines: {cluster.machines}",
         "mixed_precision: 'no'",
     ]
-    if hardware.machines > 1:
-        address = json.dumps(hardware.main_address.strip())
+    if cluster.machines > 1:
+        address = json.dumps(cluster.address.strip())
         lines += [
-            f"machine_rank: {hardware.machine_rank}",
+            f"machine_rank: {cluster.rank}",
             f"main_process_ip: {address}",
-            f"main_process_port: {hardware.main_port}",
+            f"main_process_port: {cluster.port}",
             "rdzv_backend: static",
             "same_network: true",
         ]

@@ -89,17 +89,23 @@ class WatchSpec:
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas. On several
-    machines with as many GPUs each, the same spec is started on every one with a ``machine_rank`` of its own."""
+    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas."""
 
     placement: Placement = "auto"
     gpus: str = "auto"
     precision: Precision = "auto"
     offload: bool = False
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Several machines with as many GPUs each: the same spec is started on every one, with a ``rank`` of its own.
+    ``address`` and ``port`` are where the machine of rank 0 listens."""
+
     machines: int = 1
-    machine_rank: int = 0
-    main_address: str = ""
-    main_port: int = 29500
+    rank: int = 0
+    address: str = ""
+    port: int = 29500
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class TrainSpec:
     schedule: ScheduleSpec = ScheduleSpec()
     watch: WatchSpec = WatchSpec()
     hardware: HardwareSpec = HardwareSpec()
+    cluster: ClusterSpec = ClusterSpec()
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -185,9 +192,9 @@ def _ranges(spec: TrainSpec) -> list[tuple[float, float, float, str]]:
         (watch.samples, 0, 32, "samples"),
         (watch.sample_tokens, 1, 2048, "sample_tokens"),
         (watch.keep, 1, 100, "keep"),
-        (spec.hardware.machines, 1, 1024, "machines"),
-        (spec.hardware.machine_rank, 0, spec.hardware.machines - 1, "machine_rank"),
-        (spec.hardware.main_port, 1, 65535, "main_port"),
+        (spec.cluster.machines, 1, 1024, "machines"),
+        (spec.cluster.rank, 0, spec.cluster.machines - 1, "cluster.rank"),
+        (spec.cluster.port, 1, 65535, "port"),
     ]
 
 
@@ -248,6 +255,7 @@ _PARTS: dict[str, type[Any]] = {
     "schedule": ScheduleSpec,
     "watch": WatchSpec,
     "hardware": HardwareSpec,
+    "cluster": ClusterSpec,
 }
 
 

@@ -178,6 +178,19 @@ def _finished(reading: Iterator[Any]) -> Any:
             return end.value
 
 
+def _gap(bench: Bench, stock: Sequence[int], ours: Sequence[int]) -> str:
+    """Where two greedy answers of the base part: how far apart the two tokens' logits are in a plain forward."""
+    i = next((i for i, (old, new) in enumerate(zip(stock, ours, strict=False)) if old != new), None)
+    if i is None:
+        return "equal throughout"
+    with torch.inference_mode():
+        ids = torch.tensor([[*bench.prompt, *stock[:i]]], device=bench.device)
+        logits = bench.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+    return (
+        f"token {i}: {float((logits[stock[i]] - logits[ours[i]]).abs() / logits.std()):.3f} of the logits' spread apart"
+    )
+
+
 def _same(answers: Sequence[int], others: Sequence[int]) -> str:
     length = min(len(answers), len(others))
     parted = next((i for i in range(length) if answers[i] != others[i]), None)
@@ -203,6 +216,7 @@ def compare(bench: Bench, eager_tokens: int) -> None:
             print(f"graph against eager, {n} arms:", *(_same(*pair) for pair in zip(quick[n], eager[n], strict=True)))
     both = quick[2] if cuda else eager[2]
     print("loop against generate:", *(_same(*pair) for pair in zip(both, stock, strict=True)))
+    print("base, where the two part:", _gap(bench, stock[0], both[0]))
     rows = {(row.way, row.arms): row for row in bench.rows}
     peers, best = rows["generate, base then adapter", 2], rows["loop, graph" if cuda else "loop, eager", 2]
     each = peers.tokens / peers.seconds

@@ -35,7 +35,9 @@ def test_files_that_cannot_be_used_are_named(page: Any, tmp_path: Path) -> None:
 
 
 def test_a_cp949_file_from_excel_is_read_and_its_mapping_can_be_corrected(page: Any, tmp_path: Path) -> None:
-    rows = "질문,답변\r\n" + "\r\n".join(f"오늘 기분이 {n}점이에요,똠얌 {n}그릇이면 괜찮은 하루네요" for n in range(1, 13))
+    rows = "질문,답변\r\n" + "\r\n".join(
+        f"오늘 기분이 {n}점이에요,똠얌 {n}그릇이면 괜찮은 하루네요" for n in range(1, 13)
+    )
     file = tmp_path / "상담 기록.csv"
     file.write_bytes(rows.encode("cp949"))
     upload(page, file)

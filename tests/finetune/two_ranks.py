@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.plan import LaunchPlan, _accelerate, _argv
 from finetune.progress import read
-from finetune.spec import DataSpec, HardwareSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
+from finetune.spec import ClusterSpec, DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATH = f"{Path(__file__).parent / 'cpu_ranks'}{os.pathsep}{ROOT}"
@@ -49,7 +49,7 @@ def own_environment(home: Path, accident: str = ":") -> dict[str, str]:
 
 def a_plan(home: Path, folder: Path, accident: str = ":") -> LaunchPlan:
     """For a supervisor: two ranks under FSDP2."""
-    files = {"accelerate.yaml": _accelerate("fsdp", 2, False, HardwareSpec())}
+    files = {"accelerate.yaml": _accelerate("fsdp", 2, False, ClusterSpec())}
     env = own_environment(home, accident)
     return LaunchPlan("fsdp", 2, (), ("cpu",), "bfloat16", False, _argv(folder, launcher=True), env, files, "fits")
 
@@ -60,7 +60,7 @@ def launch(
     """Run to the end; the launcher's exit code and output."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
-    (folder / "accelerate.yaml").write_text(_accelerate(placement, processes, False, spec.hardware), encoding="utf-8")
+    (folder / "accelerate.yaml").write_text(_accelerate(placement, processes, False, spec.cluster), encoding="utf-8")
     argv = _argv(folder, launcher=placement != "single")
     env = {**os.environ, **own_environment(home, accident)}
     return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
