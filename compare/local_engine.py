@@ -22,10 +22,11 @@ from assets.chat import ChatFormat, TextStream
 from assets.errors import UserError
 from assets.files import Workspace
 from assets.hub import ModelFiles, locate, readable_errors
+from assets.quantised import source_of
 from compare.decode import CHUNK, Decoder, Step
 from compare.decode_check import PROMPT, check_panes, combine
 from compare.engine import Arm, ArmInfo, Delta, Done, Loaded, LoadSpec, Message, Phase, Reason, Sampling
-from compare.local_model import load_model, memory_held, pick_device, revision_of
+from compare.local_model import load_model, memory_held, pick_device
 from compare.row_lora import Adapter, read_adapter
 
 log = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ def _adapter_folder(name: str) -> Path:
 
 
 def _infos(group: _Group) -> Iterator[tuple[Arm, ArmInfo]]:
-    revision = revision_of(group.files)
+    revision = source_of(group.files)
     for arm, adapter in zip(group.arms, group.adapters, strict=True):
         template = group.formats[arm.key].template_hash
         proof = (adapter.sha256, adapter.parameters) if adapter else (None, 0)

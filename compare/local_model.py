@@ -6,7 +6,6 @@ Does not cover: where files come from (assets/hub.py), adapters (row_lora.py), m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import queue
 import threading
@@ -25,7 +24,6 @@ from assets.multimodal import TEXT_NAMES
 
 T = TypeVar("T")
 NF4_BYTES = 0.53
-SAMPLES, SAMPLE_BYTES = 16, 1 << 16
 
 
 class _Stopped(Exception):
@@ -79,21 +77,6 @@ def load_model(files: ModelFiles, quantise: bool, device: torch.device) -> Gener
 def memory_held(device: torch.device) -> int:
     """Bytes: allocated on the CUDA device, or resident in this process."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-
-
-def revision_of(files: ModelFiles) -> str:
-    """The Hub commit or package version, or a digest of a local folder: its config and samples of its weights."""
-    if files.revision is not None:
-        return files.revision
-    digest = hashlib.sha256((files.folder / "config.json").read_bytes())
-    for path in sorted(files.folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for i in range(SAMPLES):
-                file.seek(size * i // SAMPLES)
-                digest.update(file.read(SAMPLE_BYTES))
-    return f"local:{digest.hexdigest()[:40]}"
 
 
 def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:

@@ -73,6 +73,7 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     base = _base(spec, files, workspace, report)
     report.phase("load")
     trainer = build_trainer(spec, base, folder, rows, chat, report)
+    loaded = peaks().get("host_share")
     resuming.check_ranks(origin, checkpoint)
     watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec, origin)
     trainer.add_callback(watch)
@@ -85,7 +86,7 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
     record["stopped"] = watch.stopped
     record["canary"] = trainer.canary.record()
-    record["ranks"] = ranks.gathered(peaks())
+    record["ranks"] = ranks.gathered({**peaks(), "host_share_loaded": loaded})
     if ranks.rank() == 0:
         _write(record, folder)
     ranks.leave()
