@@ -245,7 +245,7 @@ def main() -> None:
         theme=theme(),
         css_paths=[ASSETS / "theme.css"],
         head=head(),
-        max_file_size="200mb",
+        max_file_size="220mb",
         run_history=False,
         enable_monitoring=False,
         footer_links=[],

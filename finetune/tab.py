@@ -14,18 +14,12 @@ from typing import Any
 
 import gradio as gr
 
-from assets.catalog import find_model
 from assets.errors import UserError
 from assets.files import lock
-from assets.hub import locate
-from assets.leases import holder
-from assets.words import Words, duration
+from assets.words import Words
 from finetune import data as reading
-from finetune import forecast, gpu, plan, preview, sources, tab_form, tab_hub, tab_runs, views
-from finetune import shrink as shrinking
-from finetune.memory import Shape
+from finetune import preview, sources, tab_form, tab_hub, tab_plan, tab_runs, views
 from finetune.services import TrainServices
-from finetune.spec import TrainSpec
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 log = logging.getLogger(__name__)
@@ -100,10 +94,10 @@ def _wire_form(
     planned = [parts.line, parts.first, parts.start, parts.shrink, parts.bar, parts.yaml, parts.command]
 
     def replan(**values: Any) -> list[Any]:
-        return plan_outputs(values, words, services)
+        return tab_plan.outputs(values, words, services)
 
     def look(**values: Any) -> str:
-        return show_preview(values, words, services)
+        return tab_plan.show_preview(values, words, services)
 
     changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns")]
     gr.on(
@@ -137,7 +131,7 @@ def _wire_form(
     )
     names_of_shrink = ["method", "rank", "alpha", "micro_batch", "accumulation", "max_length", "checkpointing"]
     parts.shrink.click(
-        lambda **v: _shrunk(v, names_of_shrink, words, services),
+        lambda **v: tab_plan.shrunk(v, names_of_shrink, words, services),
         inputs_kwargs=inputs,
         outputs=[getattr(form, n) for n in names_of_shrink],
         **HIDDEN,
@@ -170,96 +164,16 @@ def _on_load(
     page = gr.context.Context.root_block
     page.load(lambda: gr.update(open=not any(job.active for job in services.jobs.list())), None, fold, **HIDDEN)
     page.load(lambda: secrets.token_hex(8), None, parts.request, **HIDDEN)
-    page.load(lambda **v: plan_outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
-    page.load(lambda **v: show_preview(v, words, services), inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN)
+    page.load(lambda **v: tab_plan.outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
+    page.load(
+        lambda **v: tab_plan.show_preview(v, words, services), inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN
+    )
     page.load(lambda: tab_runs.refresh(services.jobs, None, {}, words), None, runs.shown(), **HIDDEN)
 
 
 def _preset(name: str, names: list[str]) -> list[Any]:
     values = tab_form.preset_values(name)
     return [f"{values[n]:g}" if n == "learning_rate" else values[n] for n in names]
-
-
-def shape_of(spec: TrainSpec, services: TrainServices) -> Shape:
-    """From the model's config if it is at hand, else from the catalogue. UserError when neither knows it."""
-    card = find_model(spec.model.id)
-    if card is not None:
-        return Shape(**card.shape)
-    files = locate(services.workspace, spec.model.id, spec.model.revision, weights=False)
-    return Shape.from_config(files.config)
-
-
-def make_plan(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[plan.LaunchPlan, gpu.Machine]:
-    machine = gpu.read(services.workspace.root)
-    return plan.make(spec, machine, shape_of(spec, services), folder), machine
-
-
-def plan_outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
-    """line, first-visit sentence, start button, shrink button, memory bar, YAML, command."""
-    try:
-        spec = tab_form.to_spec(values)
-        made, machine = make_plan(spec, services, Path("workspace/jobs/my-run"))
-        shown = plan.shown(made)
-        span = _forecast(spec, made, machine.cores, services)
-    except UserError as error:
-        off = [gr.update(interactive=False), gr.update(visible=False)]
-        return [views.error(words.error(error)), "", *off, "", gr.skip(), gr.skip()]
-    line = views.plan_line(made, span, words)
-    taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
-    if taken is not None:
-        line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
-    remedy = shrinking.shrink(spec, lambda s: _fits(s, services)) if made.fit == "too_big" else None
-    if remedy:
-        changes = ", ".join(f"{words('train.f.' + key)} {value}" for key, value in remedy.items())
-        line += f'<p class="n-sub">{words("train.shrink.how", changes=changes)}</p>'
-    first = bool(services.jobs.list())
-    text = words("train.queue") if taken is not None else words("train.start" if first else "train.start.first")
-    start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
-    bar = views.memory_bar(made, words)
-    return [
-        line,
-        "" if first else _first(span, words),
-        start,
-        gr.update(visible=bool(remedy)),
-        bar,
-        spec.to_yaml(),
-        shown,
-    ]
-
-
-def _fits(spec: TrainSpec, services: TrainServices) -> bool:
-    return make_plan(spec, services, Path("workspace/jobs/my-run"))[0].fit != "too_big"
-
-
-def _shrunk(values: dict[str, Any], names: list[str], words: Words, services: TrainServices) -> list[Any]:
-    remedy = shrinking.shrink(tab_form.to_spec(values), lambda s: _fits(s, services)) or {}
-    return [remedy.get(name, gr.skip()) for name in names]
-
-
-def _first(span: tuple[float, float] | None, words: Words) -> str:
-    minutes = (
-        words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
-    )
-    return f'<p class="n-sub">{words("train.first.sub", minutes=minutes)}</p>'
-
-
-def _forecast(
-    spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices
-) -> tuple[float, float] | None:
-    rate = forecast.speed(services.jobs, spec, made, cores)
-    if rate is None:
-        return None
-    source = sources.load(services.workspace, spec.data)
-    counts = preview.count(preview.open_chat(services.workspace, spec), source.train[:100], spec)
-    mean = counts.tokens / max(1, len(counts.lengths))
-    return forecast.seconds(spec, len(source.train), mean, rate, made.processes)
-
-
-def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:
-    try:
-        return preview.show(services.workspace, tab_form.to_spec(values), words)
-    except UserError as error:
-        return views.error(words.error(error))
 
 
 def _store(path: str | None, request: gr.Request, words: Words, services: TrainServices) -> list[Any]:
@@ -301,7 +215,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         if not preview.count(chat, source.train, spec).trained:
             raise UserError("train.all_masked", length=spec.schedule.max_length)
         folder = services.jobs.new_folder()
-        made, _ = make_plan(spec, services, folder)
+        made, _ = tab_plan.make(spec, services, folder)
         job = services.jobs.create(spec, made, folder, token)
     except UserError as error:
         raise gr.Error(words.error(error), title=words("app.failed")) from error
@@ -312,5 +226,5 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         gr.update(value=job.id),
         {},
         gr.update(open=False),
-        *plan_outputs(values, words, services),
+        *tab_plan.outputs(values, words, services),
     ]

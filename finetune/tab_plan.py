@@ -1,0 +1,106 @@
+"""What the form's values mean on this machine: the plan's line, the remedy when it does not fit, the preview.
+
+Covers: updates for the components below the form. Does not cover: the form itself (tab_form.py) and its events (tab.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from assets.catalog import find_model
+from assets.errors import UserError
+from assets.hub import locate
+from assets.leases import holder
+from assets.words import Words, duration
+from finetune import forecast, gpu, plan, preview, sources, tab_form, views
+from finetune import shrink as shrinking
+from finetune.memory import Shape
+from finetune.services import TrainServices
+from finetune.spec import TrainSpec
+
+EXAMPLE = Path("workspace/jobs/my-run")
+
+
+def shape_of(spec: TrainSpec, services: TrainServices) -> Shape:
+    """From the model's config if it is at hand, else from the catalogue. UserError when neither knows it."""
+    card = find_model(spec.model.id)
+    if card is not None:
+        return Shape(**card.shape)
+    files = locate(services.workspace, spec.model.id, spec.model.revision, weights=False)
+    return Shape.from_config(files.config)
+
+
+def make(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[plan.LaunchPlan, gpu.Machine]:
+    machine = gpu.read(services.workspace.root)
+    return plan.make(spec, machine, shape_of(spec, services), folder), machine
+
+
+def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
+    """line, first-visit sentence, start button, shrink button, memory bar, YAML, command."""
+    try:
+        spec = tab_form.to_spec(values)
+        made, machine = make(spec, services, EXAMPLE)
+        shown = plan.shown(made)
+        span = _forecast(spec, made, machine.cores, services)
+    except UserError as error:
+        off = [gr.update(interactive=False), gr.update(visible=False)]
+        return [views.error(words.error(error)), "", *off, "", gr.skip(), gr.skip()]
+    line = views.plan_line(made, span, words)
+    taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
+    if taken is not None:
+        line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
+    remedy = shrinking.shrink(spec, lambda s: _fits(s, services)) if made.fit == "too_big" else None
+    if remedy:
+        changes = ", ".join(f"{words('train.f.' + key)} {value}" for key, value in remedy.items())
+        line += f'<p class="n-sub">{words("train.shrink.how", changes=changes)}</p>'
+    first = bool(services.jobs.list())
+    text = words("train.queue") if taken is not None else words("train.start" if first else "train.start.first")
+    start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
+    bar = views.memory_bar(made, words)
+    return [
+        line,
+        "" if first else _first(span, words),
+        start,
+        gr.update(visible=bool(remedy)),
+        bar,
+        spec.to_yaml(),
+        shown,
+    ]
+
+
+def _fits(spec: TrainSpec, services: TrainServices) -> bool:
+    return make(spec, services, EXAMPLE)[0].fit != "too_big"
+
+
+def shrunk(values: dict[str, Any], names: list[str], words: Words, services: TrainServices) -> list[Any]:
+    remedy = shrinking.shrink(tab_form.to_spec(values), lambda s: _fits(s, services)) or {}
+    return [remedy.get(name, gr.skip()) for name in names]
+
+
+def _first(span: tuple[float, float] | None, words: Words) -> str:
+    minutes = (
+        words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
+    )
+    return f'<p class="n-sub">{words("train.first.sub", minutes=minutes)}</p>'
+
+
+def _forecast(
+    spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices
+) -> tuple[float, float] | None:
+    rate = forecast.speed(services.jobs, spec, made, cores)
+    if rate is None:
+        return None
+    source = sources.load(services.workspace, spec.data)
+    counts = preview.count(preview.open_chat(services.workspace, spec), source.train[:100], spec)
+    mean = counts.tokens / max(1, len(counts.lengths))
+    return forecast.seconds(spec, len(source.train), mean, rate, made.processes)
+
+
+def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:
+    try:
+        return preview.show(services.workspace, tab_form.to_spec(values), words)
+    except UserError as error:
+        return views.error(words.error(error))
