@@ -89,7 +89,7 @@ class MaskMaker:
         if kinds is not None:
             self._windows = {kind: window if kind == "sliding_attention" else None for kind in sorted(set(kinds))}
         self._dtype = dtype
-        self._hidden = torch.finfo(dtype).min
+        self._hidden = torch.finfo(dtype).min / 2  # kernels multiply it by log2(e), which must not overflow
 
     @property
     def unknown_kinds(self) -> list[str]:

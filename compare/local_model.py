@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from assets.errors import UserError
 from assets.hub import ModelFiles
+from compare.decode_norm import fuse_norms
 from assets.multimodal import TEXT_NAMES
 
 T = TypeVar("T")
@@ -115,6 +116,8 @@ def _prepare(model: Any) -> None:
     from bitsandbytes.nn import Linear4bit
 
     model.eval().requires_grad_(False)
+    if model.device.type == "cuda":
+        fuse_norms(model)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             state = module.weight.quant_state

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ _UNSUPPORTED = (
     "fan_in_fan_out",
 )
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+_SAME_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
 _OTHER_MODALITY = ("vision_tower.", "multi_modal_projector.", "vision_model.", "audio_tower.")
 
 
@@ -178,13 +179,16 @@ class RowAdapters:
         """Rows ``low`` to ``high`` make up the batch. The hooks are gone afterwards, whatever happens."""
         handles = []
         try:
-            for name, parts in self._by_module.items():
-                inside = [(row - low, part) for row, part in parts if low <= row < high]
-                if inside:
-                    shares = _Shares(inside, self._sides.get(inside[0][1].up.device))
-                    if shares.side is not None:
-                        handles.append(self._modules[name].register_forward_pre_hook(shares.begin))
-                    handles.append(self._modules[name].register_forward_hook(shares.add))
+            for names in _by_input(self._by_module):
+                layers = []
+                for name in names:
+                    inside = [(row - low, part) for row, part in self._by_module[name] if low <= row < high]
+                    if inside:
+                        layers.append(_Shares(inside))
+                        handles.append(self._modules[name].register_forward_hook(layers[-1].add))
+                side = self._sides.get(layers[0].parts[0][1].up.device) if layers else None
+                if side is not None:
+                    handles.append(self._modules[names[0]].register_forward_pre_hook(_beside(layers, side)))
             yield
         finally:
             for handle in handles:
@@ -192,34 +196,57 @@ class RowAdapters:
 
 
 class _Shares:
-    """What adapters add to one layer. With a ``side`` stream, single tokens are computed beside the layer itself.
+    """What adapters add to one layer. ``ready``: for which input a share per part was computed beside it, and when."""
 
-    A token's small products leave most of a GPU idle. The layer's stream waits for the side before it adds, and the
-    side waits for the layer's stream before it begins: neither can see memory that the other still uses.
-    """
-
-    def __init__(self, parts: Sequence[tuple[int, Low]], side: torch.cuda.Stream | None) -> None:
-        self.side = side
-        self._parts = parts
-        self._ready: list[torch.Tensor] = []
-
-    def begin(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if self.side is None or inputs[0].shape[1] > 1:
-            return
-        self.side.wait_stream(torch.cuda.current_stream(self.side.device))
-        with torch.cuda.stream(self.side):
-            self._ready = [(inputs[0][row].to(part.down.dtype) @ part.down) @ part.up for row, part in self._parts]
+    def __init__(self, parts: Sequence[tuple[int, Low]]) -> None:
+        self.parts = parts
+        self.ready: tuple[torch.Tensor, list[torch.Tensor], torch.cuda.Event] | None = None
 
     def add(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if self._ready and self.side is not None:
-            torch.cuda.current_stream(self.side.device).wait_stream(self.side)
-            ready, self._ready = self._ready, []
-            for (row, _), share in zip(self._parts, ready, strict=True):
+        ready, self.ready = self.ready, None
+        if ready is not None and ready[0] is inputs[0]:
+            _, shares, done = ready
+            torch.cuda.current_stream(output.device).wait_event(done)
+            for (row, _), share in zip(self.parts, shares, strict=True):
                 output[row] += share
             return
-        for row, part in self._parts:
+        for row, part in self.parts:
             own = output[row]
             if own.dtype == part.up.dtype:
                 own.addmm_(inputs[0][row].to(part.down.dtype) @ part.down, part.up)
             else:
                 own += (inputs[0][row].to(part.down.dtype) @ part.down) @ part.up
+
+
+def _beside(layers: Sequence[_Shares], side: torch.cuda.Stream) -> Any:
+    """Before the first of ``layers``, which read the same input: their shares of a single token, on ``side``.
+
+    A token's small products leave most of a GPU idle. ``side`` begins when the layers' stream has come here and that
+    stream waits before it adds: neither can see memory that the other still uses.
+    """
+
+    def begin(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].shape[1] > 1:
+            return
+        side.wait_stream(torch.cuda.current_stream(side.device))
+        with torch.cuda.stream(side):
+            for layer in layers:
+                shares = [(inputs[0][row].to(part.down.dtype) @ part.down) @ part.up for row, part in layer.parts]
+                done = torch.cuda.Event()
+                done.record(side)
+                layer.ready = inputs[0], shares, done
+
+    return begin
+
+
+def _by_input(names: Iterable[str]) -> list[list[str]]:
+    """Layers that read the same tensor, in the order in which they are called."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        parent, _, own = name.rpartition(".")
+        groups.setdefault((parent, _SAME_INPUT.get(own, own)), []).append(name)
+    order = list(_SAME_INPUT)
+    return [
+        sorted(group, key=lambda name: order.index(name.rpartition(".")[2]) if len(group) > 1 else 0)
+        for group in groups.values()
+    ]

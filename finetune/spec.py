@@ -99,8 +99,7 @@ class HardwareSpec:
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """Several machines with as many GPUs each: the same spec is started on every one, with a ``rank`` of its own.
-    ``address`` and ``port`` are where the machine of rank 0 listens."""
+    """Several machines with as many GPUs each, started alike but for ``rank``; the one of rank 0 listens."""
 
     machines: int = 1
     rank: int = 0
@@ -267,8 +266,7 @@ def from_dict(values: dict[str, Any]) -> TrainSpec:
     for part in ("model", "data"):
         if not isinstance(values.get(part), dict) or "id" not in values[part]:
             raise UserError(f"spec.no_{part}")
-    spec: TrainSpec = _build(TrainSpec, {**values, "version": VERSION}, "")
-    return spec
+    return TrainSpec(**vars(_build(TrainSpec, {**values, "version": VERSION}, "")))
 
 
 def from_yaml(text: str) -> TrainSpec:
@@ -288,11 +286,9 @@ RECIPES = Path(__file__).parent / "recipes"
 @cache
 def recipes() -> dict[str, dict[str, Any]]:
     """The presets by name, in the order they are offered: the values that each one sets."""
-    found = [yaml.safe_load(file.read_text(encoding="utf-8")) | {"file": file.stem} for file in RECIPES.glob("*.yaml")]
-    return {
-        r["file"]: {k: v for k, v in r.items() if k not in ("file", "order")}
-        for r in sorted(found, key=lambda r: r["order"])
-    }
+    found = {f.stem: yaml.safe_load(f.read_text(encoding="utf-8")) for f in RECIPES.glob("*.yaml")}
+    ordered = sorted(found, key=lambda name: found[name]["order"])
+    return {name: {k: v for k, v in found[name].items() if k != "order"} for name in ordered}
 
 
 def with_recipe(name: str, model: ModelSpec, data: DataSpec) -> TrainSpec:

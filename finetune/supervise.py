@@ -109,7 +109,7 @@ def _wait(process: subprocess.Popen[bytes], folder: Path) -> int:
 
 
 def _end_all(group: int, own: dict[str, str]) -> None:
-    """Nothing of the job is left: its process group, and the ranks, each of which a launcher puts in a session of its own."""
+    """Nothing of the job is left: its process group, and the ranks, which a launcher puts into sessions of their own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
     left = [p for p in psutil.process_iter(["environ"]) if own.items() <= (p.info["environ"] or {}).items()]
@@ -152,7 +152,7 @@ def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
 
 
 def _first_cause(error: dict[str, Any]) -> tuple[bool, float]:
-    """What a rank says about itself comes before what others say about having lost it, and the earlier before the later."""
+    """What a rank says of itself comes before what others say of having lost it, and the earlier before the later."""
     return error["key"] == "train.rank_lost", error.get("time", 0.0)
 
 

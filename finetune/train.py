@@ -140,7 +140,7 @@ def _write(record: dict[str, Any], folder: Path) -> None:
 
 
 def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[dict[str, list[int]]]:
-    """Token ids and labels; -100 where nothing is learnt. Conversations cut so short that nothing is learnt are left out."""
+    """Token ids and labels; -100 where nothing is learnt. A conversation cut so short that nothing is learnt is left out."""
     rows = []
     for example in examples:
         if example.text:

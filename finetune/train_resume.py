@@ -49,8 +49,8 @@ def origin(spec: TrainSpec, revision: str, data_sha256: str, template_hash: str)
 
 
 def go_on(spec: TrainSpec, folder: Path, origin: dict[str, Any], report: Any) -> tuple[TrainSpec, Path | None]:
-    """The newest whole checkpoint, and the spec with the accumulation at which this number of ranks makes steps as large
-    as the checkpoint's were: steps, order of conversations and learning rates stay what they were. ``origin`` takes the
+    """The newest whole checkpoint, and the spec with the accumulation that makes steps as large as its were on this
+    number of ranks: steps, order of conversations and learning rates stay what they were. ``origin`` takes the
     checkpoint's batch. UserError when it is another run's, or when its batch cannot be divided."""
     checkpoint, broken = last_checkpoint(folder / "checkpoints")
     for name in broken:
@@ -102,7 +102,7 @@ def load_adapter(model: Any, checkpoint: Path) -> None:
 
 @torch.no_grad()
 def save_optimizer(optimizer: Any, model: Any, folder: Path, keep: bool) -> None:
-    """Whole states under parameter names, and the groups' settings. All ranks must call it; those that ``keep`` write."""
+    """Whole states under parameter names, and the groups' settings. All ranks must call it; who ``keep``s, writes."""
     optimizer = getattr(optimizer, "optimizer", optimizer)
     states: dict[str, dict[str, Any]] = {}
     for name, parameter in trained(model).items():

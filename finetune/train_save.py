@@ -33,7 +33,7 @@ def whole(tensor: Any) -> Any:
 
 
 def adapter_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
-    """Every trained tensor, whole, under PEFT's file names. All ranks must call it; only those that ``keep`` get copies."""
+    """Every trained tensor, whole, under PEFT's file names. All ranks must call it; who ``keep``s, gets copies."""
     weights: dict[str, torch.Tensor] = {}
     for name, parameter in trained(model).items():
         tensor = whole(parameter.detach())
@@ -66,7 +66,7 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool, final: bo
 
 
 def verify_adapter(folder: Path) -> dict[str, int]:
-    """Reopen a saved adapter: not empty, finite, some lora_B not zero. UserError("train.bad_adapter") with the reason."""
+    """Reopen a saved adapter: not empty, finite, some lora_B not zero. UserError("train.bad_adapter") says why."""
     moved = numbers = 0
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         names = list(file.keys())

@@ -105,7 +105,7 @@ def build(spec: TrainSpec, base: Path, folder: Path, rows: Rows, chat: ChatForma
 def shard_exactly(trainer: Trainer) -> None:
     """Gather every parameter in the dtype it is stored in.
 
-    accelerate would cast to bf16 on the way, which rewrites packed NF4 bytes that look like a NaN, and round the outputs.
+    accelerate would cast to bf16 on the way, which rewrites packed NF4 bytes that look like a NaN, and rounds outputs.
     """
     plugin = trainer.accelerator.state.fsdp_plugin
     plugin.mixed_precision_policy = MixedPrecisionPolicy()

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from assets.errors import UserError
 from compare.decode import Decoder
-from compare.row_lora import RowAdapters, read_adapter
+from compare.row_lora import RowAdapters, _by_input, read_adapter
 from tests.models import ARCHITECTURES, make_adapter, make_model
 
 # peft reads an attribute that transformers renames
@@ -143,3 +143,13 @@ def test_an_unknown_kind_of_adapter_is_refused(bases: dict[str, Path], tmp_path:
     for change in ({"peft_type": "IA3"}, {"init_lora_weights": "pissa_niter_4"}, {"layer_replication": [[0, 1]]}):
         (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
         assert refusal(folder, plain(bases["llama"])) == "engine.adapter_unsupported"
+
+
+def test_layers_of_one_input_stand_together_in_the_order_of_their_calls() -> None:
+    names = ["0.mlp.up_proj", "0.self_attn.v_proj", "0.self_attn.q_proj", "0.mlp.gate_proj", "1.mlp.up_proj", "lm_head"]
+    assert _by_input(names) == [
+        ["0.mlp.gate_proj", "0.mlp.up_proj"],
+        ["0.self_attn.q_proj", "0.self_attn.v_proj"],
+        ["1.mlp.up_proj"],
+        ["lm_head"],
+    ]

@@ -65,8 +65,8 @@ def test_train_stop_resume_and_lose_the_app(app: App, chromium: Any) -> None:
     page = open_page(chromium, app.url)
     page.locator("#train-advanced .label-wrap").click()
     for name, value in (
-        ("steps", "12"),
-        ("every", "4"),
+        ("steps", "40"),
+        ("every", "20"),
         ("examples", "1"),
         ("samples", "1"),
         ("sample_tokens", "4"),
@@ -74,7 +74,7 @@ def test_train_stop_resume_and_lose_the_app(app: App, chromium: Any) -> None:
     ):
         fill(page, name, value)
     page.get_by_role("button", name="YAML").click()
-    for line in ("steps: 12", "max_length: 96", "examples: 1", "sample_tokens: 4"):
+    for line in ("steps: 40", "max_length: 96", "examples: 1", "sample_tokens: 4"):
         page.locator("#train-yaml").get_by_text(line).first.wait_for()
     page.locator("#train-start").dblclick()
     until(lambda: step(app) >= 2)
@@ -82,7 +82,7 @@ def test_train_stop_resume_and_lose_the_app(app: App, chromium: Any) -> None:
     until(lambda: state(app) == "stopped")
     page.locator("#train-head .n-badge.stopped").wait_for()
     stopped_at = step(app)
-    assert 2 <= stopped_at < 12
+    assert 2 <= stopped_at < 40
 
     page.locator("#train-resume").click()
     until(lambda: state(app) == "running" and step(app) > stopped_at)
@@ -100,7 +100,7 @@ def test_train_stop_resume_and_lose_the_app(app: App, chromium: Any) -> None:
     job = only_job(app)
     assert job is not None and job.attempt == 2
     steps = [row["step"] for row in read(app.home / "jobs" / job.id).steps]
-    assert steps == list(range(1, 13))
+    assert steps == list(range(1, 41))
     page.context.close()
 
 
@@ -144,7 +144,7 @@ def test_the_results_show_the_vote_and_both_languages_read_well(app: App, chromi
     for locale, tab in (("ko-KR", "결과"), ("en-US", "Results")):
         page = open_page(chromium, app.url, locale=locale)
         page.get_by_role("tab", name=tab, exact=True).click()
-        page.get_by_text("SmolLM2").first.wait_for()
+        page.get_by_text("SmolLM2").locator("visible=true").first.wait_for()
         assert page.url.endswith("/en") == (locale == "en-US")
         page.context.close()
 
