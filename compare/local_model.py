@@ -20,8 +20,8 @@ from transformers.utils import logging as transformers_logging
 
 from assets.errors import UserError
 from assets.hub import ModelFiles
-from compare.decode_norm import fuse_norms
 from assets.multimodal import TEXT_NAMES
+from compare.decode_norm import fuse_norms
 
 T = TypeVar("T")
 NF4_BYTES = 0.53
@@ -64,7 +64,12 @@ def load_model(files: ModelFiles, quantise: bool, device: torch.device) -> Gener
     quantised = getattr(config, "quantization_config", None) is not None
     _check_room(files, quantise and not quantised, device)
     dtype = pick_dtype(device, quantise)
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": device},
+        "use_safetensors": True,
+        "attn_implementation": pick_attention(config, device),
+    }
     if quantise and not quantised:  # an explicit None would switch off the detection of quantised checkpoints
         options["quantization_config"] = _nf4(dtype)
     try:
@@ -87,11 +92,16 @@ def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:
         if getattr(config, "quantization_config", None) is not None:
             text.quantization_config = config.quantization_config
         return Gemma3ForCausalLM.from_pretrained(folder, config=text, key_mapping=TEXT_NAMES, **options)
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
-    attention = "eager" if config.model_type == "gemma2" or capped else "sdpa"
-    return AutoModelForCausalLM.from_pretrained(
-        folder, config=config, attn_implementation=attention, trust_remote_code=False, **options
-    )
+    return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **options)
+
+
+def pick_attention(config: Any, device: torch.device) -> str:
+    """The attention of transformers that computes this model rightly: "sdpa", or "eager" where that does not."""
+    config = config.get_text_config()
+    capped = config.model_type == "gemma2" or getattr(config, "attn_logit_softcapping", None) is not None
+    # torch's memory-efficient kernel gives a wrong last row, or faults, on keys that a single head spreads over all.
+    spread = device.type == "cuda" and getattr(config, "num_key_value_heads", None) == 1
+    return "eager" if capped or spread else "sdpa"
 
 
 def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
