@@ -63,7 +63,8 @@ class _Answer:
         return self._deltas(self._text.push(token))
 
     def end(self, reason: Reason, error: str | None = None) -> list[Delta | Done]:
-        rest = self._deltas(self._text.flush())
+        text = self._text.flush()
+        rest = self._deltas(text if reason == "stop" else text.rstrip("\ufffd"))  # a limit may cut a syllable in two
         spent = self._last - self._first
         speed = (self._tokens - 1) / spent if spent > 0 else 0.0
         first = self._first - self._started

@@ -67,6 +67,8 @@ class Bench:
         self.device = pick_device("auto")
         reading = load_model(ModelFiles(str(base), base, None), True, self.device)
         self.model = _finished(reading)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # leaves the making of random weights out
         self.work, self.tokens = work, tokens
         vocabulary = self.model.config.vocab_size
         self.prompt = torch.randint(5, vocabulary, (prompt,), generator=torch.Generator().manual_seed(1)).tolist()

@@ -25,7 +25,7 @@ def main(home: Path) -> None:
     try:
         with sync_playwright() as play:
             driver = play.chromium.launch(executable_path=browser.installed(), args=browser.FLAGS)
-            for language in TABS:
+            for language in sys.argv[2:] or TABS:
                 shoot(driver, app, language)
             driver.close()
     finally:
@@ -43,8 +43,7 @@ def shoot(driver: Any, app: App, language: str) -> None:
     page.screenshot(path=PICTURES / f"train-{language}.png")
     page.locator("#train-compare").click()
     page.get_by_role("tab", name=compare, exact=True).and_(page.locator("[aria-selected=true]")).wait_for()
-    if page.locator("#n-load").is_visible():
-        page.locator("#n-load").click()
+    page.locator("#n-load").click()
     page.locator("#n-ask:not([disabled])").wait_for()
     for choice in ("2", "1"):
         page.locator("#n-ask").click()
