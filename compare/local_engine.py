@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from assets.chat import ChatFormat, TextStream
 from assets.errors import UserError
 from assets.files import Workspace
 from assets.hub import ModelFiles, locate, readable_errors
-from assets.quantised import source_of
+from assets.quantised import find_copy, source_of
 from compare.decode import CHUNK, Decoder, Step
 from compare.decode_check import PROMPT, check_panes, combine
 from compare.engine import Arm, ArmInfo, Delta, Done, Loaded, LoadSpec, Message, Phase, Reason, Sampling
@@ -113,7 +113,7 @@ class LocalEngine:
         models = []
         for i, group in enumerate(self._groups):
             yield Phase("engine.phase.quantise", i / len(self._groups))
-            reading = load_model(group.files, spec.quantise, device)
+            reading = load_model(_weights(self._workspace, group.files, spec.quantise), spec.quantise, device)
             models.append((yield from _phases(reading, i, len(self._groups))))
         yield Phase("engine.phase.adapters")
         for group, model in zip(self._groups, models, strict=True):
@@ -270,6 +270,12 @@ def _adapter_folder(name: str) -> Path:
 
     with readable_errors(name):
         return Path(snapshot_download(name, allow_patterns=["adapter_*.safetensors", "adapter_config.json"]))
+
+
+def _weights(workspace: Workspace, files: ModelFiles, quantise: bool) -> ModelFiles:
+    """The copy in 4 bits that training made of this very model, if there is one: the bytes it was trained against."""
+    copy = find_copy(workspace, files) if quantise else None
+    return replace(files, folder=copy) if copy else files
 
 
 def _infos(group: _Group) -> Iterator[tuple[Arm, ArmInfo]]:

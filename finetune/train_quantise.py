@@ -23,6 +23,7 @@ from transformers.quantizers import AutoHfQuantizer
 from assets.errors import UserError
 from assets.files import Workspace, lock, write_json
 from assets.hub import ModelFiles
+from assets.multimodal import TEXT_NAMES
 from assets.quantised import RECORD, copy_folder, find_copy, source_of
 from finetune import train_ranks as ranks
 from finetune.spec import TrainSpec
@@ -31,7 +32,6 @@ from finetune.train_model import compute_dtype, quantisation
 
 SHARD = 2 * 2**30
 NF4_BYTES = 0.53
-TEXT_PART = (r"^(model\.)?language_model\.(model\.)?(?!lm_head)", "model."), (r"^language_model\.lm_head", "lm_head")
 
 
 def ensure(workspace: Workspace, files: ModelFiles, spec: TrainSpec, report: Any) -> Path:
@@ -86,7 +86,7 @@ def _architecture(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]
 
 def _own_name(name: str) -> str:
     """A tensor's name in the text model, for checkpoints that hold more than that."""
-    for pattern, own in TEXT_PART:
+    for pattern, own in TEXT_NAMES.items():
         name = re.sub(pattern, own, name)
     return name
 

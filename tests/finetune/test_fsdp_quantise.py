@@ -161,3 +161,30 @@ def test_public_checkpoints_of_other_storage_are_seen_as_float32(
     options = {"dtype": torch.bfloat16, "device_map": {"": "cpu"}, "quantization_config": config}
     AutoModelForCausalLM.from_pretrained(files.folder, **options).save_pretrained(tmp_path / "public")
     assert fingerprint(tmp_path / "public") == fingerprint(files.folder)
+
+
+def test_the_comparison_loads_the_copy_that_training_made(workspace: Workspace, tmp_path: Path) -> None:
+    """The weights are read from the copy, and the answer stays what it was."""
+    from compare.engine import Arm, Done, LoadSpec, Sampling
+    from compare.local_engine import LocalEngine
+
+    def answer() -> tuple[int, str]:
+        engine = LocalEngine(workspace)
+        list(engine.load(LoadSpec((Arm("a", str(tmp_path / "base")),))))
+        turns = {"a": [{"role": "user", "content": "안녕"}]}
+        events = list(engine.stream(turns, None, Sampling(temperature=0, max_new_tokens=12)))
+        engine.unload()
+        return next((e.tokens, str(e.reason)) for e in events if isinstance(e, Done))
+
+    files = model_files(workspace, tmp_path)
+    before = answer()
+    copy = quantise(workspace, files)
+    assert find_copy(workspace, files) == copy
+    read: list[Path] = []
+    import compare.local_engine as engine_module
+
+    original = engine_module.load_model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "load_model", lambda f, *rest: (read.append(f.folder), original(f, *rest))[1])
+        assert answer() == before
+    assert read == [copy]
