@@ -20,6 +20,7 @@ from finetune.jobs import Job, Jobs
 from finetune.progress import read, tail
 
 INTERVAL = 1.5
+SHOWN = 13  # components of Runs.shown
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -105,13 +106,14 @@ def build(words: Words) -> Runs:
 def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) -> list[Any]:
     """Values for ``Runs.shown``; parts that look the same as last time are skipped, so that nothing flickers."""
     listed = jobs.list()
-    if any(
-        job.state == "queued" for job in listed
-    ):  # its device may have been freed by the comparison, which starts no job
+    if any(job.state == "queued" for job in listed):  # the comparison may have freed its device, and it starts no job
         jobs.start_next()
     ids = [job.id for job in listed]
     if picked not in ids:
         picked = next((job.id for job in listed if job.active), ids[0] if ids else None)
+    look = _look(jobs, listed, picked)
+    if seen.get("look") == look:  # most ticks: nothing on disk has moved, so nothing is read or drawn
+        return [gr.skip()] * SHOWN
     texts = (
         _texts(jobs, picked, words)
         if picked
@@ -120,15 +122,31 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) 
     choices = [(views.label(job, words), job.id) for job in listed]
     job = next((j for j in listed if j.id == picked), None)
     values: dict[str, Any] = {"card": bool(ids), "picked": [choices, picked], **texts, "buttons": _buttons(jobs, job)}
-    marks = {key: blake2b(repr(value).encode(), digest_size=8).hexdigest() for key, value in values.items()}
+    marks = {key: _digest(value) for key, value in values.items()}
     changed = {key for key in values if seen.get(key) != marks[key]}
-    out: list[Any] = [marks if changed else gr.skip()]
+    out: list[Any] = [{**marks, "look": look}]
     out.append(gr.update(visible=bool(ids)) if "card" in changed else gr.skip())
     out.append(gr.update(choices=choices, value=picked) if "picked" in changed else gr.skip())
     out += [values[key] if key in changed else gr.skip() for key in texts]
     buttons = values["buttons"]
     out += [gr.update(**b) if "buttons" in changed else gr.skip() for b in buttons]
     return out
+
+
+def _digest(value: Any) -> str:
+    return blake2b(repr(value).encode(), digest_size=8).hexdigest()
+
+
+def _look(jobs: Jobs, listed: list[Job], picked: str | None) -> str:
+    """What a refresh depends on, without reading the files: states, and size and time of the shown run's files."""
+    files: list[tuple[str, int, int]] = []
+    if picked is not None:
+        for name in ("metrics.jsonl", "samples.jsonl", "train.log", "stop", "run.json"):
+            path = jobs.folder(picked) / name
+            if path.exists():
+                found = path.stat()
+                files.append((name, found.st_size, found.st_mtime_ns))
+    return _digest((picked, [(job.id, job.name, job.state, job.attempt, job.error) for job in listed], files))
 
 
 def _texts(jobs: Jobs, job_id: str, words: Words) -> dict[str, str]:

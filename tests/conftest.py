@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that forgets to say where it works must not write into a person's workspace."""
     monkeypatch.setenv("NARANHI_HOME", str(tmp_path / "naranhi-home"))
+
+
+@pytest.fixture
+def one_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """gr.Blocks makes an event loop outside of any and never closes it; here all of them are one that is closed."""
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loop)
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)
 
 
 def pytest_report_header() -> str:

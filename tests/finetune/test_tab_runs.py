@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from assets.files import Workspace, write_json
+from assets.words import Words
+from finetune import tab_runs
+from finetune.jobs import Jobs
+
+WORDS = Words("ko")
+
+
+def a_job(workspace: Workspace, state: str) -> Jobs:
+    folder = workspace.jobs / "one"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "job.json", {"id": "one", "name": "하나", "state": state, "created": 1.0, "version": 1})
+    return Jobs(workspace)
+
+
+@pytest.mark.usefixtures("one_loop")
+def test_a_refresh_has_a_value_for_every_component() -> None:
+    with gr.Blocks(analytics_enabled=False):
+        assert len(tab_runs.build(WORDS).shown()) == tab_runs.SHOWN
+
+
+def test_only_what_changed_on_disk_is_sent(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path).prepare()
+    jobs = a_job(workspace, "finished")
+    first = tab_runs.refresh(jobs, None, {}, WORDS)
+    assert len(first) == tab_runs.SHOWN
+    again = tab_runs.refresh(jobs, "one", first[0], WORDS)
+    assert again == [gr.skip()] * tab_runs.SHOWN
+
+    (workspace.jobs / "one" / "train.log").write_text("첫 줄\n", encoding="utf-8")
+    third = tab_runs.refresh(jobs, "one", first[0], WORDS)
+    assert [i for i, value in enumerate(third) if value != gr.skip()] == [0, 7]  # what was seen, and the log
+
+    a_job(workspace, "failed")
+    fourth = tab_runs.refresh(jobs, "one", third[0], WORDS)
+    assert fourth[3] != gr.skip() and "n-badge failed" in fourth[3]
