@@ -52,17 +52,17 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
     taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
     if taken is not None:
         line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
-    remedy = shrinking.shrink(spec, lambda s: _fits(s, services)) if made.fit == "too_big" else None
+    remedy = _remedy(spec, machine, services) if made.fit == "too_big" else None
     if remedy:
         changes = ", ".join(f"{words('train.f.' + key)} {value}" for key, value in remedy.items())
         line += f'<p class="n-sub">{words("train.shrink.how", changes=changes)}</p>'
-    first = bool(services.jobs.list())
-    text = words("train.queue") if taken is not None else words("train.start" if first else "train.start.first")
+    ran_before = bool(services.jobs.list())
+    text = words("train.queue") if taken is not None else words("train.start" if ran_before else "train.start.first")
     start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
     bar = views.memory_bar(made, words)
     return [
         line,
-        "" if first else _first(span, words),
+        "" if ran_before else _first(span, words),
         start,
         gr.update(visible=bool(remedy)),
         bar,
@@ -71,12 +71,14 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
     ]
 
 
-def _fits(spec: TrainSpec, services: TrainServices) -> bool:
-    return make(spec, services, EXAMPLE)[0].fit != "too_big"
+def _remedy(spec: TrainSpec, machine: gpu.Machine, services: TrainServices) -> dict[str, Any] | None:
+    """What to change so that it fits; the machine and the model's shape are read once for all that is tried."""
+    shape = shape_of(spec, services)
+    return shrinking.shrink(spec, lambda s: plan.make(s, machine, shape, EXAMPLE).fit != "too_big")
 
 
 def shrunk(values: dict[str, Any], names: list[str], words: Words, services: TrainServices) -> list[Any]:
-    remedy = shrinking.shrink(tab_form.to_spec(values), lambda s: _fits(s, services)) or {}
+    remedy = _remedy(tab_form.to_spec(values), gpu.read(services.workspace.root), services) or {}
     return [remedy.get(name, gr.skip()) for name in names]
 
 

@@ -27,7 +27,7 @@ NOT_KEYS = re.compile(
 )
 
 # Names of values, looked up by whoever shows such a value, and two sentences that no page says yet.
-NAMES = ("catalog.domain.", "catalog.licence.", "data.field.", "ratings.choice.", "app.hub.offline", "train.retry")
+NAMES = ("catalog.domain.", "catalog.licence.", "data.field.", "ratings.choice.")
 
 
 def fields(text: str) -> set[str]:
