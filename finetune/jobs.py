@@ -81,14 +81,18 @@ def alive(who: tuple[int, float] | None) -> bool:
 
 
 def from_dict(values: dict[str, Any]) -> Job:
-    """A job.json of this version or an older one. UserError("jobs.version") for a newer one."""
-    version = values.get("version", 1)
-    if version > VERSION:
-        raise UserError("jobs.version", version=version)
-    known = {k: v for k, v in values.items() if k in Job.__dataclass_fields__}
-    if known.get("supervisor"):
-        known["supervisor"] = tuple(known["supervisor"])
-    return Job(**{**known, "version": VERSION})
+    """A job.json of this version or an older one. UserError("jobs.version") for a newer one, ("jobs.unreadable") for
+    what is no record."""
+    try:
+        version = values.get("version", 1)
+        if version > VERSION:
+            raise UserError("jobs.version", version=version)
+        known = {k: v for k, v in values.items() if k in Job.__dataclass_fields__}
+        if known.get("supervisor"):
+            known["supervisor"] = tuple(known["supervisor"])
+        return Job(**{**known, "version": VERSION})
+    except (AttributeError, TypeError) as error:
+        raise UserError("jobs.unreadable") from error
 
 
 class Jobs:
@@ -109,11 +113,14 @@ class Jobs:
         return _read(self.folder(job_id) / "job.json")
 
     def list(self) -> list[Job]:
-        """All jobs, newest first."""
+        """All jobs, newest first; one whose record cannot be read is told as failed, with the reason."""
         found = []
         for path in self.workspace.jobs.glob("*/job.json"):
             with contextlib.suppress(FileNotFoundError):  # deleted by somebody else in this moment
-                found.append(_read(path))
+                try:
+                    found.append(_read(path))
+                except UserError as error:
+                    found.append(_unread(path, error))
         return sorted(found, key=lambda j: j.created, reverse=True)
 
     def spec(self, job_id: str) -> specs.TrainSpec:
@@ -229,10 +236,23 @@ class Jobs:
 def _read(file: Path) -> Job:
     """A job that lost its supervisor is told as failed and not written: a full disk must not hide it."""
     for _ in range(2):  # the supervisor may have written the end just before it left
-        job = from_dict(read_json(file))
+        job = from_dict(_content(file))
         if job.state not in ("starting", "running") or alive(job.supervisor):
             return job
     return replace(job, state="failed", ended=file.stat().st_mtime, error={"key": "jobs.killed", "values": {}})
+
+
+def _content(file: Path) -> Any:
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise UserError("jobs.unreadable") from error
+
+
+def _unread(file: Path, error: UserError) -> Job:
+    when = file.stat().st_mtime
+    told = {"key": error.key, "values": error.values}
+    return Job(file.parent.name, file.parent.name, "failed", when, ended=when, error=told)
 
 
 def _environment() -> dict[str, str]:

@@ -7,7 +7,7 @@ are too close to the data. Does not cover: torch; the same ChatFormat encodes he
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from html import escape
 from statistics import median
 
@@ -15,67 +15,29 @@ from assets.catalog import prompts
 from assets.chat import ChatFormat
 from assets.errors import UserError
 from assets.files import Workspace
-from assets.hub import locate
 from assets.prompt_sets import BUILTIN, own
 from assets.words import Words
 from finetune.data import Example, similar
-from finetune.sources import Source, load
+from finetune.readings import Reading, tokens
+from finetune.sources import Source
 from finetune.spec import TrainSpec
 
 SHOWN = 3
-COUNTED = 1000  # conversations that are tokenised for the counts; beyond that they are scaled up
 BINS = 24
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Tokens per conversation of a sample, and the same for those that are learnt."""
-
-    lengths: list[int]
-    trained: int
-    factor: float
-
-    @property
-    def tokens(self) -> int:
-        return sum(self.lengths)
-
-
-def open_chat(workspace: Workspace, spec: TrainSpec) -> ChatFormat:
-    """The model's own template, from its small files alone."""
-    files = locate(workspace, spec.model.id, spec.model.revision, weights=False)
-    return ChatFormat.from_folder(files.folder, spec.model.template)
-
-
-def show(workspace: Workspace, spec: TrainSpec, words: Words) -> str:
-    """The preview as HTML. UserError when data or model cannot be read or when nothing would be learnt."""
-    source = load(workspace, spec.data)
-    chat = open_chat(workspace, spec)
-    talks = "".join(_talk(chat, example, spec) for example in source.train[:SHOWN])
-    counts = count(chat, source.train, spec)
-    if not counts.trained:
-        raise UserError("train.all_masked", length=spec.schedule.max_length)
-    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(workspace, source, counts, spec, words)}'
+def show(workspace: Workspace, reading: Reading, spec: TrainSpec, words: Words) -> str:
+    """The preview as HTML. UserError when nothing would be learnt."""
+    talks = "".join(_talk(reading.chat, example, spec) for example in reading.source.train[:SHOWN])
+    check(reading, spec)
+    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(workspace, reading, spec, words)}'
     return f'{head}<div class="n-talks">{talks}</div>'
 
 
-def count(chat: ChatFormat, examples: list[Example], spec: TrainSpec) -> Counts:
-    """Lengths in tokens, uncut, and how many tokens are learnt within the limit."""
-    sample = examples[:COUNTED]
-    lengths, trained = [], 0
-    for example in sample:
-        ids, marks = tokens(chat, example, spec)
-        lengths.append(len(ids))
-        trained += sum(marks[: spec.schedule.max_length])
-    return Counts(lengths, trained, len(examples) / max(1, len(sample)))
-
-
-def tokens(chat: ChatFormat, example: Example, spec: TrainSpec) -> tuple[list[int], list[bool]]:
-    """Ids and marks of one example, whole."""
-    if example.text:
-        ids: list[int] = chat.tokenizer(example.text)["input_ids"]
-        return ids, [True] * len(ids)
-    trained = chat.encode_training([*example.messages, *example.chosen], spec.data.system or None)
-    return trained.ids, trained.trained
+def check(reading: Reading, spec: TrainSpec) -> None:
+    """UserError("train.all_masked") when nothing would be learnt."""
+    if not reading.counts.trained(spec.schedule.max_length):
+        raise UserError("train.all_masked", length=spec.schedule.max_length)
 
 
 def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
@@ -89,13 +51,14 @@ def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
     return f'<div class="n-talk">{joined}{" …" if len(ids) > limit else ""}</div>'
 
 
-def _numbers(workspace: Workspace, source: Source, counts: Counts, spec: TrainSpec, words: Words) -> str:
+def _numbers(workspace: Workspace, reading: Reading, spec: TrainSpec, words: Words) -> str:
+    source, counts = reading.source, reading.counts
     limit = spec.schedule.max_length
     line = words(
         "train.preview.counts",
         train=f"{len(source.train):,}",
         heldout=f"{len(source.heldout):,}",
-        trained=f"{round(counts.trained * counts.factor):,}",
+        trained=f"{round(counts.trained(limit) * counts.factor):,}",
         tokens=f"{round(counts.tokens * counts.factor):,}",
     )
     lengths = words(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from assets.files import Workspace
 from finetune.jobs import Jobs
+from finetune.readings import Readings
 
 
 @dataclass(frozen=True)
@@ -17,3 +19,8 @@ class TrainServices:
     workspace: Workspace
     jobs: Jobs
     owner: Callable[[Any], bool]
+
+    @cached_property
+    def readings(self) -> Readings:
+        """Data and tokenizers that the form has asked for, shared by all pages."""
+        return Readings(self.workspace)

@@ -18,7 +18,7 @@ from assets.errors import UserError
 from assets.files import lock
 from assets.words import Words
 from finetune import data as reading
-from finetune import preview, sources, tab_form, tab_hub, tab_plan, tab_runs, views
+from finetune import preview, tab_form, tab_hub, tab_plan, tab_runs, views
 from finetune.services import TrainServices
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
@@ -210,10 +210,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         raise gr.Error(words("app.owner_only"))
     try:
         spec = tab_form.to_spec(values)
-        source = sources.load(services.workspace, spec.data)
-        chat = preview.open_chat(services.workspace, spec)
-        if not preview.count(chat, source.train, spec).trained:
-            raise UserError("train.all_masked", length=spec.schedule.max_length)
+        preview.check(services.readings.get(spec), spec)
         folder = services.jobs.new_folder()
         made, _ = tab_plan.make(spec, services, folder)
         job = services.jobs.create(spec, made, folder, token)
@@ -223,7 +220,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
     log.info("run %s %s", job.id, asdict(spec.model))
     return [
         secrets.token_hex(8),
-        gr.update(value=job.id),
+        tab_runs.select(services.jobs, job.id, words),
         {},
         gr.update(open=False),
         *tab_plan.outputs(values, words, services),

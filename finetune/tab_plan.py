@@ -15,7 +15,7 @@ from assets.errors import UserError
 from assets.hub import locate
 from assets.leases import holder
 from assets.words import Words, duration
-from finetune import forecast, gpu, plan, preview, sources, tab_form, views
+from finetune import forecast, gpu, plan, preview, tab_form, views
 from finetune import shrink as shrinking
 from finetune.memory import Shape
 from finetune.services import TrainServices
@@ -95,14 +95,14 @@ def _forecast(
     rate = forecast.speed(services.jobs, spec, made, cores)
     if rate is None:
         return None
-    source = sources.load(services.workspace, spec.data)
-    counts = preview.count(preview.open_chat(services.workspace, spec), source.train[:100], spec)
-    mean = counts.tokens / max(1, len(counts.lengths))
-    return forecast.seconds(spec, len(source.train), mean, rate, made.processes)
+    reading = services.readings.get(spec)
+    mean = reading.counts.tokens / max(1, len(reading.counts.lengths))
+    return forecast.seconds(spec, len(reading.source.train), mean, rate, made.processes)
 
 
 def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:
     try:
-        return preview.show(services.workspace, tab_form.to_spec(values), words)
+        spec = tab_form.to_spec(values)
+        return preview.show(services.workspace, services.readings.get(spec), spec, words)
     except UserError as error:
         return views.error(words.error(error))

@@ -114,13 +114,9 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) 
     look = _look(jobs, listed, picked)
     if seen.get("look") == look:  # most ticks: nothing on disk has moved, so nothing is read or drawn
         return [gr.skip()] * SHOWN
-    texts = (
-        _texts(jobs, picked, words)
-        if picked
-        else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
-    )
-    choices = [(views.label(job, words), job.id) for job in listed]
     job = next((j for j in listed if j.id == picked), None)
+    texts = _texts(jobs, job, words) if job else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
+    choices = _choices(listed, words)
     values: dict[str, Any] = {"card": bool(ids), "picked": [choices, picked], **texts, "buttons": _buttons(jobs, job)}
     marks = {key: _digest(value) for key, value in values.items()}
     changed = {key for key in values if seen.get(key) != marks[key]}
@@ -131,6 +127,15 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) 
     buttons = values["buttons"]
     out += [gr.update(**b) if "buttons" in changed else gr.skip() for b in buttons]
     return out
+
+
+def select(jobs: Jobs, job_id: str, words: Words) -> Any:
+    """An update of ``picked`` that shows a run the list may not have yet: a value without its choice is refused."""
+    return gr.update(choices=_choices(jobs.list(), words), value=job_id)
+
+
+def _choices(listed: list[Job], words: Words) -> list[tuple[str, str]]:
+    return [(views.label(job, words), job.id) for job in listed]
 
 
 def _digest(value: Any) -> str:
@@ -149,16 +154,16 @@ def _look(jobs: Jobs, listed: list[Job], picked: str | None) -> str:
     return _digest((picked, [(job.id, job.name, job.state, job.attempt, job.error) for job in listed], files))
 
 
-def _texts(jobs: Jobs, job_id: str, words: Words) -> dict[str, str]:
-    job, folder = jobs.get(job_id), jobs.folder(job_id)
+def _texts(jobs: Jobs, job: Job, words: Words) -> dict[str, str]:
+    folder = jobs.folder(job.id)
     progress = read(folder)
     return {
-        "head": views.head(job, progress, jobs.stopping(job_id), words),
+        "head": views.head(job, progress, jobs.stopping(job.id), words),
         "loss": views.loss_chart(progress, words),
         "more": views.more_charts(progress, words),
         "samples": views.samples(progress, words),
         "log": views.log(tail(folder / "train.log"), words),
-        "record": f'<p class="n-sub">{words("train.record", folder=f"jobs/{job_id}", size=size(_disk(folder)))}</p>',
+        "record": f'<p class="n-sub">{words("train.record", folder=f"jobs/{job.id}", size=size(_disk(folder)))}</p>',
     }
 
 

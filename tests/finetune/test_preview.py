@@ -16,7 +16,7 @@ from assets.chat import ChatFormat
 from assets.errors import UserError
 from assets.files import Workspace
 from assets.words import LANGUAGES, Words
-from finetune import preview, sources
+from finetune import preview, readings, sources
 from finetune.data import Example
 from finetune.spec import DataSpec, ModelSpec, ScheduleSpec, TrainSpec
 from tests.assets.templates import KINDS, make
@@ -60,6 +60,10 @@ def spec(tmp_path: Path, kind: str = "chatml", max_length: int = 512, system: st
     return TrainSpec(model(tmp_path, kind), data, schedule=ScheduleSpec(max_length=max_length))
 
 
+def show(space: Workspace, wish: TrainSpec, words: Words) -> str:
+    return preview.show(space, readings.Readings(space).get(wish), wish, words)
+
+
 def marked(html: str) -> list[str]:
     return [unescape(text) for text in re.findall(r"<mark>(.*?)</mark>", html, re.DOTALL)]
 
@@ -67,7 +71,7 @@ def marked(html: str) -> list[str]:
 @pytest.mark.parametrize("kind", END)
 @pytest.mark.parametrize("system", ["", "친절하게 답해 주세요."])
 def test_coloured_text_is_the_answers(space: Workspace, tmp_path: Path, kind: str, system: str) -> None:
-    html = preview.show(space, spec(tmp_path, kind, system=system), Words("ko"))
+    html = show(space, spec(tmp_path, kind, system=system), Words("ko"))
     answers = [text for talk in TALKS[: preview.SHOWN] for role, text in talk if role == "assistant"]
     assert marked(html) == [answer + END[kind] for answer in answers]
     talks = re.findall(r'<div class="n-talk">(.*?)</div>', html, re.DOTALL)
@@ -79,28 +83,28 @@ def test_coloured_text_is_the_answers(space: Workspace, tmp_path: Path, kind: st
 
 def test_the_tokens_counted_are_those_coloured(space: Workspace, tmp_path: Path) -> None:
     wish = spec(tmp_path)
-    source, chat = sources.load(space, wish.data), preview.open_chat(space, wish)
-    counts = preview.count(chat, source.train, wish)
+    source, chat = sources.load(space, wish.data), readings.open_chat(space, wish)
+    counts = readings.count(chat, source.train, wish)
     encoded = [chat.encode_training(list(example.messages)) for example in source.train]
     assert counts.lengths == [len(each.ids) for each in encoded] and counts.factor == 1
-    assert counts.trained == sum(sum(each.trained) for each in encoded)
+    assert counts.trained(512) == sum(sum(each.trained) for each in encoded)
     words = Words("en")
-    said = words("train.preview.counts", train=4, heldout=0, trained=counts.trained, tokens=counts.tokens)
-    assert said in preview.show(space, wish, words)
+    said = words("train.preview.counts", train=4, heldout=0, trained=counts.trained(512), tokens=counts.tokens)
+    assert said in show(space, wish, words)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_nothing_left_to_learn_is_refused(space: Workspace, tmp_path: Path, language: str) -> None:
     with pytest.raises(UserError) as caught:
-        preview.show(space, spec(tmp_path, max_length=16), Words(language))
+        show(space, spec(tmp_path, max_length=16), Words(language))
     assert caught.value.key == "train.all_masked" and "16" in Words(language).error(caught.value)
 
 
 def test_long_conversations_are_cut(space: Workspace, tmp_path: Path) -> None:
     words = Words("en")
-    html = preview.show(space, spec(tmp_path, max_length=80), words)
-    lengths = preview.count(
-        preview.open_chat(space, spec(tmp_path)), sources.load(space, spec(tmp_path).data).train, spec(tmp_path)
+    html = show(space, spec(tmp_path, max_length=80), words)
+    lengths = readings.count(
+        readings.open_chat(space, spec(tmp_path)), sources.load(space, spec(tmp_path).data).train, spec(tmp_path)
     ).lengths
     cut = sum(length > 80 for length in lengths)
     assert cut > 0 and html.count(" …</div>") == sum(length > 80 for length in lengths[: preview.SHOWN])
@@ -110,8 +114,8 @@ def test_long_conversations_are_cut(space: Workspace, tmp_path: Path) -> None:
 def test_counts_of_many_are_scaled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = ChatFormat.from_folder(make(tmp_path / "chatml", "chatml"))
     messages = ({"role": "user", "content": "안녕"}, {"role": "assistant", "content": "네"})
-    monkeypatch.setattr(preview, "COUNTED", 10)
-    counts = preview.count(chat, [Example(messages=messages)] * 25, spec(tmp_path))  # type: ignore[arg-type]
+    monkeypatch.setattr(readings, "COUNTED", 10)
+    counts = readings.count(chat, [Example(messages=messages)] * 25, spec(tmp_path))  # type: ignore[arg-type]
     assert (len(counts.lengths), counts.factor) == (10, 2.5)
 
 
@@ -120,7 +124,7 @@ def test_plain_text_is_learnt_whole(space: Workspace, tmp_path: Path) -> None:
     wish = replace(
         spec(tmp_path), data=DataSpec("text.csv", "file", shape="text", columns={"text": "text"}, heldout=0.0)
     )
-    assert marked(preview.show(space, wish, Words("ko"))) == ["오늘은 맑아요 내일도", "하늘은 파래요 언제나"]
+    assert marked(show(space, wish, Words("ko"))) == ["오늘은 맑아요 내일도", "하늘은 파래요 언제나"]
 
 
 def test_preference_pairs_show_the_answer_that_won(space: Workspace, tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_preference_pairs_show_the_answer_that_won(space: Workspace, tmp_path: P
         "prompt,chosen,rejected\n질문이에요,좋은 답,나쁜 답\n또 질문,더 좋은 답,더 나쁜 답\n", encoding="utf-8"
     )
     wish = replace(spec(tmp_path), data=DataSpec("pairs.csv", "file", heldout=0.0))
-    assert marked(preview.show(space, wish, Words("ko"))) == ["좋은 답<|im_end|>", "더 좋은 답<|im_end|>"]
+    assert marked(show(space, wish, Words("ko"))) == ["좋은 답<|im_end|>", "더 좋은 답<|im_end|>"]
 
 
 def test_rows_left_out_are_counted_by_reason(space: Workspace, tmp_path: Path) -> None:
@@ -136,7 +140,7 @@ def test_rows_left_out_are_counted_by_reason(space: Workspace, tmp_path: Path) -
     data = DataSpec("holes.csv", "file", shape="qa", columns={"question": "Q", "answer": "A"}, heldout=0.0)
     for language in LANGUAGES:
         words = Words(language)
-        html = preview.show(space, replace(spec(tmp_path), data=data), words)
+        html = show(space, replace(spec(tmp_path), data=data), words)
         assert words("train.preview.dropped", count=3) in html
         assert (
             f"<li>{words('data.drop.empty_assistant')}: 2</li>" in html
@@ -152,13 +156,13 @@ def test_prompts_for_comparing_that_are_trained_are_named(space: Workspace, tmp_
     row = {"prompt": known.messages[0]["content"], "completion": "그랬군요."}
     (space.uploads / "leak.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     wish = replace(spec(tmp_path), data=DataSpec("leak.jsonl", "file", heldout=0.0))
-    assert known.id in preview.show(space, wish, Words("ko"))
-    assert "n-note warn" not in preview.show(space, spec(tmp_path), Words("ko"))
+    assert known.id in show(space, wish, Words("ko"))
+    assert "n-note warn" not in show(space, spec(tmp_path), Words("ko"))
 
 
 def test_the_built_in_data_is_not_flagged(space: Workspace, tmp_path: Path) -> None:
     wish = replace(spec(tmp_path, max_length=2048), data=DataSpec("naranhi/science-ko"))
-    html = preview.show(space, wish, Words("ko"))
+    html = show(space, wish, Words("ko"))
     assert "n-note warn" not in html and "120" in html
 
 
@@ -169,7 +173,7 @@ def test_a_model_without_a_template_says_so(space: Workspace, tmp_path: Path, ki
     (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     wish = replace(spec(tmp_path), model=ModelSpec(str(folder)))
     with pytest.raises(UserError) as caught:
-        preview.show(space, wish, Words("ko"))
+        show(space, wish, Words("ko"))
     assert caught.value.key == "chat.no_template"
 
 
@@ -184,9 +188,10 @@ def test_the_preview_needs_no_torch(space: Workspace, tmp_path: Path) -> None:
     wish.write_text(spec(tmp_path).to_yaml(), encoding="utf-8")
     code = (
         "import sys; from pathlib import Path; from assets.files import Workspace; from assets.words import Words\n"
-        "from finetune import preview, spec\n"
+        "from finetune import preview, readings, spec\n"
         "wish = spec.from_yaml(Path(sys.argv[2]).read_text(encoding='utf-8'))\n"
-        "assert '<mark>' in preview.show(Workspace(Path(sys.argv[1])), wish, Words('ko'))\n"
+        "space = Workspace(Path(sys.argv[1]))\n"
+        "assert '<mark>' in preview.show(space, readings.Readings(space).get(wish), wish, Words('ko'))\n"
         "assert not {'torch', 'gradio'} & set(sys.modules), 'imported'"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code, str(space.root), str(wish)]) == 0

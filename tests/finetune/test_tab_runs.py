@@ -5,6 +5,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from assets.errors import UserError
 from assets.files import Workspace, write_json
 from assets.words import Words
 from finetune import tab_runs
@@ -41,3 +42,24 @@ def test_only_what_changed_on_disk_is_sent(tmp_path: Path) -> None:
     a_job(workspace, "failed")
     fourth = tab_runs.refresh(jobs, "one", third[0], WORDS)
     assert fourth[3] != gr.skip() and "n-badge failed" in fourth[3]
+
+
+def test_a_run_is_shown_together_with_its_choice(tmp_path: Path) -> None:
+    """A value that a Radio does not offer is refused at the next event, and the page would stand still."""
+    jobs = a_job(Workspace(tmp_path).prepare(), "running")
+    update = tab_runs.select(jobs, "one", WORDS)
+    assert update["value"] == "one" and "one" in [value for _, value in update["choices"]]
+
+
+@pytest.mark.parametrize("text", ['{"version": 99, "id": "one"}', "not json", "[]"])
+def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path).prepare()
+    jobs = a_job(workspace, "finished")
+    (workspace.jobs / "two").mkdir()
+    (workspace.jobs / "two" / "job.json").write_text(text, encoding="utf-8")
+    assert {job.id: job.state for job in jobs.list()} == {"one": "finished", "two": "failed"}
+    head = tab_runs.refresh(jobs, "two", {}, WORDS)[3]
+    assert WORDS("jobs.version", version=99) in head or WORDS("jobs.unreadable") in head
+    for act in (jobs.get, jobs.resume, jobs.stop, jobs.delete):
+        with pytest.raises(UserError):
+            act("two")

@@ -15,7 +15,7 @@ from assets.errors import UserError
 from assets.files import Workspace, read_json
 from compare.engine import Arm, Done, Loaded, LoadSpec, Sampling
 from finetune import data as reading
-from finetune import preview, sources, train
+from finetune import readings, sources, train
 from finetune.data import Mapping, Table
 from finetune.progress import read
 from finetune.spec import DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
@@ -213,7 +213,7 @@ def test_the_preview_marks_exactly_what_the_trainer_learns(kind: str, workspace:
         learnt.add((tuple(ids), tuple(label != -100 for label in labels)))
     shown = set()
     for example in examples:
-        ids, marks = preview.tokens(chat, example, spec)
+        ids, marks = readings.tokens(chat, example, spec)
         shown.add((tuple(ids), tuple(marks)))
     assert learnt == shown
 
