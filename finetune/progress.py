@@ -18,7 +18,10 @@ PHASES = ("start", "download", "quantise", "load", "train", "evaluate", "save")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is. Times in seconds, memory in bytes; ``eta`` is None while it is not known."""
+    """Where a run is. Times in seconds, memory in bytes; ``eta`` is None while it is not known.
+
+    ``phases`` are those that the newest attempt has been through, ``phase`` the one it is in.
+    """
 
     phase: str | None = None
     step: int = 0
@@ -29,6 +32,7 @@ class Progress:
     samples: list[dict[str, Any]] = field(default_factory=list)
     notes: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    phases: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -58,6 +62,7 @@ def read(folder: Path) -> Progress:
     step = int(steps[-1]["step"]) if steps else 0
     return Progress(
         phase=phases[-1] if phases else None,
+        phases=tuple(dict.fromkeys(line["phase"] for line in recent if line["event"] == "phase")),
         step=step,
         total=total,
         eta=_eta([line for line in recent if line["event"] == "step"], evals, step, total, facts),

@@ -20,7 +20,8 @@ from finetune.jobs import Job, Jobs
 from finetune.progress import read, tail
 
 INTERVAL = 1.5
-SHOWN = 13  # components of Runs.shown
+SHOWN = 14  # components of Runs.shown
+RECENT = 6
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -30,6 +31,7 @@ class Runs:
 
     card: Any
     picked: Any
+    older: Any
     head: Any
     loss: Any
     more: Any
@@ -49,6 +51,7 @@ class Runs:
             self.seen,
             self.card,
             self.picked,
+            self.older,
             self.head,
             self.loss,
             self.more,
@@ -76,6 +79,9 @@ def build(words: Words) -> Runs:
                     container=False,
                     elem_id="train-picked",
                 )
+                older = gr.Checkbox(
+                    False, label="", visible=False, container=False, elem_classes="n-check", elem_id="train-older"
+                )
             with gr.Column(scale=3, min_width=320):
                 head = gr.HTML(elem_id="train-head")
                 with gr.Row(elem_classes="n-actions"):
@@ -99,11 +105,11 @@ def build(words: Words) -> Runs:
                 record = gr.HTML()
     timer = gr.Timer(INTERVAL)
     return Runs(
-        card, picked, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({})
+        card, picked, older, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({})
     )
 
 
-def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) -> list[Any]:
+def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words, whole: bool = False) -> list[Any]:
     """Values for ``Runs.shown``; parts that look the same as last time are skipped, so that nothing flickers."""
     listed = jobs.list()
     if any(job.state == "queued" for job in listed):  # the comparison may have freed its device, and it starts no job
@@ -111,27 +117,43 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words) 
     ids = [job.id for job in listed]
     if picked not in ids:
         picked = next((job.id for job in listed if job.active), ids[0] if ids else None)
-    look = _look(jobs, listed, picked)
+    look = _digest((whole, _look(jobs, listed, picked)))
     if seen.get("look") == look:  # most ticks: nothing on disk has moved, so nothing is read or drawn
         return [gr.skip()] * SHOWN
     job = next((j for j in listed if j.id == picked), None)
     texts = _texts(jobs, job, words) if job else dict.fromkeys(("head", "loss", "more", "samples", "log", "record"), "")
-    choices = _choices(listed, words)
-    values: dict[str, Any] = {"card": bool(ids), "picked": [choices, picked], **texts, "buttons": _buttons(jobs, job)}
+    shown = listed if whole else recent(listed, picked)
+    choices = _choices(shown, words)
+    older = {"visible": len(listed) > RECENT, "label": words("train.runs.older", count=len(listed))}
+    values: dict[str, Any] = {
+        "card": bool(ids),
+        "picked": [choices, picked],
+        "older": older,
+        **texts,
+        "buttons": _buttons(jobs, job),
+    }
     marks = {key: _digest(value) for key, value in values.items()}
     changed = {key for key in values if seen.get(key) != marks[key]}
     out: list[Any] = [{**marks, "look": look}]
     out.append(gr.update(visible=bool(ids)) if "card" in changed else gr.skip())
     out.append(gr.update(choices=choices, value=picked) if "picked" in changed else gr.skip())
+    out.append(gr.update(**older) if "older" in changed else gr.skip())
     out += [values[key] if key in changed else gr.skip() for key in texts]
     buttons = values["buttons"]
     out += [gr.update(**b) if "buttons" in changed else gr.skip() for b in buttons]
     return out
 
 
+def recent(listed: list[Job], picked: str | None) -> list[Job]:
+    """Runs that go on, the one that is looked at, and the newest: RECENT of them, or all that go on if these are more."""
+    first = sorted(listed, key=lambda job: (not job.active, job.id != picked))
+    keep = {job.id for job in first[: max(RECENT, sum(job.active for job in listed))]}
+    return sorted((job for job in listed if job.id in keep), key=lambda job: not job.active)
+
+
 def select(jobs: Jobs, job_id: str, words: Words) -> Any:
     """An update of ``picked`` that shows a run the list may not have yet: a value without its choice is refused."""
-    return gr.update(choices=_choices(jobs.list(), words), value=job_id)
+    return gr.update(choices=_choices(recent(jobs.list(), job_id), words), value=job_id)
 
 
 def _choices(listed: list[Job], words: Words) -> list[tuple[str, str]]:
@@ -188,23 +210,24 @@ def _buttons(jobs: Jobs, job: Job | None) -> list[dict[str, Any]]:
 def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
     """Refreshing and the buttons of one run. Every handler checks who asks."""
 
-    def show(picked: str | None, seen: dict[str, str]) -> list[Any]:
-        return refresh(jobs, picked, seen, words)
+    def show(picked: str | None, seen: dict[str, str], whole: bool) -> list[Any]:
+        return refresh(jobs, picked, seen, words, whole)
 
     def act(action: Any) -> Any:
-        def handler(picked: str, seen: dict[str, str], request: gr.Request) -> list[Any]:
+        def handler(picked: str, seen: dict[str, str], whole: bool, request: gr.Request) -> list[Any]:
             if not owner(request):
                 raise gr.Error(words("app.owner_only"))
             try:
                 action(picked)
             except UserError as error:
                 gr.Warning(words.error(error))
-            return refresh(jobs, picked, {}, words)
+            return refresh(jobs, picked, {}, words, whole)
 
         return handler
 
-    inputs, outputs = [runs.picked, runs.seen], runs.shown()
+    inputs, outputs = [runs.picked, runs.seen, runs.older], runs.shown()
     runs.timer.tick(show, inputs, outputs, concurrency_limit=8, **HIDDEN)
+    runs.older.input(show, inputs, outputs, **HIDDEN)
     runs.picked.input(show, inputs, outputs, **HIDDEN)
     runs.stop.click(act(jobs.stop), inputs, outputs, **HIDDEN)
     runs.resume.click(act(jobs.resume), inputs, outputs, **HIDDEN)
@@ -213,4 +236,4 @@ def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
 
 def _confirm(question: str) -> str:
     """Asks in the browser; a refusal sends an unknown run, which changes nothing."""
-    return f"(picked, seen) => confirm({question + '?'!r}) ? [picked, seen] : ['', seen]"
+    return f"(picked, ...rest) => [confirm({question + '?'!r}) ? picked : '', ...rest]"

@@ -39,7 +39,7 @@ def head(job: Job, progress: Progress, stopping: bool, words: Words) -> str:
 
 
 def _phases(progress: Progress, words: Words) -> str:
-    shown = [p for p in PHASES if p != "quantise"]
+    shown = [p for p in PHASES if p != "quantise" or p in progress.phases]
     now = shown.index(progress.phase) if progress.phase in shown else 0
     kinds = ["past" if i < now else "now" if i == now else "" for i in range(len(shown))]
     cells = (f'<span class="{k}">{words("train.phase." + p)}</span>' for p, k in zip(shown, kinds, strict=True))
@@ -51,7 +51,8 @@ def _bar(progress: Progress, words: Words) -> str:
     if progress.eta is not None:
         clock = time.strftime("%H:%M", time.localtime(time.time() + progress.eta))
         left = f"{duration(words, progress.eta)} · {words('train.eta.done', clock=clock)}"
-    percent = f"{progress.share * 100:.1f}"
+    making = progress.facts.get("quantised") if progress.phase == "quantise" else None
+    percent = f"{(progress.share if making is None else float(making)) * 100:.1f}"
     bar = f'<div class="n-bar" role="progressbar" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
     steps = f"{progress.step} / {progress.total or '–'}"
     return f'{bar}<p class="n-sub">{words("train.n.step")} {steps} · {words("train.eta")} {left}</p>'

@@ -37,11 +37,11 @@ def test_only_what_changed_on_disk_is_sent(tmp_path: Path) -> None:
 
     (workspace.jobs / "one" / "train.log").write_text("첫 줄\n", encoding="utf-8")
     third = tab_runs.refresh(jobs, "one", first[0], WORDS)
-    assert [i for i, value in enumerate(third) if value != gr.skip()] == [0, 7]  # what was seen, and the log
+    assert [i for i, value in enumerate(third) if value != gr.skip()] == [0, 8]  # what was seen, and the log
 
     a_job(workspace, "failed")
     fourth = tab_runs.refresh(jobs, "one", third[0], WORDS)
-    assert fourth[3] != gr.skip() and "n-badge failed" in fourth[3]
+    assert fourth[4] != gr.skip() and "n-badge failed" in fourth[4]
 
 
 def test_a_run_is_shown_together_with_its_choice(tmp_path: Path) -> None:
@@ -58,8 +58,22 @@ def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path, text: str) 
     (workspace.jobs / "two").mkdir()
     (workspace.jobs / "two" / "job.json").write_text(text, encoding="utf-8")
     assert {job.id: job.state for job in jobs.list()} == {"one": "finished", "two": "failed"}
-    head = tab_runs.refresh(jobs, "two", {}, WORDS)[3]
+    head = tab_runs.refresh(jobs, "two", {}, WORDS)[4]
     assert WORDS("jobs.version", version=99) in head or WORDS("jobs.unreadable") in head
     for act in (jobs.get, jobs.resume, jobs.stop, jobs.delete):
         with pytest.raises(UserError):
             act("two")
+
+
+def test_a_long_history_is_folded_behind_those_that_run(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path).prepare()
+    for number in range(10):
+        folder = workspace.jobs / f"{number}"
+        folder.mkdir()
+        state = "queued" if number in (0, 1) else "finished"
+        write_json(
+            folder / "job.json", {"id": f"{number}", "name": "x", "state": state, "created": number, "version": 1}
+        )
+    listed = Jobs(workspace).list()
+    assert [job.id for job in tab_runs.recent(listed, "3")] == ["1", "0", "9", "8", "7", "3"]
+    assert [job.id for job in tab_runs.recent(listed[:4], None)] == ["9", "8", "7", "6"]
