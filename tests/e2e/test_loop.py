@@ -74,8 +74,10 @@ def test_train_stop_resume_and_lose_the_app(app: App, chromium: Any) -> None:
     ):
         fill(page, name, value)
     page.get_by_role("button", name="YAML").click()
+    page.set_viewport_size({"width": 1280, "height": 4000})  # the editor draws only the lines that are in view
     for line in ("steps: 40", "max_length: 96", "examples: 1", "sample_tokens: 4"):
         page.locator("#train-yaml").get_by_text(line).first.wait_for()
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.locator("#train-start").dblclick()
     until(lambda: step(app) >= 2)
     page.locator("#train-stop").click()
