@@ -74,6 +74,12 @@ class Readings:
         counts: Counts = self._once(key, lambda: count(chat, source.train, spec))
         return Reading(source, chat, counts)
 
+    def ready(self, spec: TrainSpec) -> bool:
+        """Whether ``get`` has everything at hand."""
+        data, model = _data_key(self._workspace, spec.data), _model_key(self._workspace, spec.model)
+        with self._lock:
+            return ("counts", data, model, spec.data.system) in self._kept
+
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with self._lock:
             turn = self._turns.setdefault(key, threading.Lock())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,8 @@ def _wire_form(
     def replan(**values: Any) -> list[Any]:
         return tab_plan.outputs(values, words, services)
 
-    def look(**values: Any) -> str:
-        return tab_plan.show_preview(values, words, services)
+    def look(**values: Any) -> Iterator[str]:
+        yield from tab_plan.show_preview(values, words, services)
 
     changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns")]
     gr.on(
@@ -117,11 +118,13 @@ def _wire_form(
         form.max_length.change,
     ]
     gr.on(previews, look, inputs_kwargs=inputs, outputs=parts.preview, trigger_mode="always_last", **HIDDEN)
+    gr.context.Context.root_block.load(look, inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN)
     names = list(tab_form.preset_values("quick"))
     form.preset.input(lambda p: _preset(p, names), form.preset, [getattr(form, n) for n in names], **HIDDEN)
 
-    def store(path: str | None, request: gr.Request) -> list[Any]:
-        return _store(path, request, words, services)
+    def store(path: str | None, request: gr.Request) -> Iterator[list[Any]]:
+        yield [gr.skip(), gr.skip(), gr.skip(), views.waiting(words("train.preview.reading"))]
+        yield _store(path, request, words, services)
 
     form.file.upload(
         store,
@@ -165,9 +168,6 @@ def _on_load(
     page.load(lambda: gr.update(open=not any(job.active for job in services.jobs.list())), None, fold, **HIDDEN)
     page.load(lambda: secrets.token_hex(8), None, parts.request, **HIDDEN)
     page.load(lambda **v: tab_plan.outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
-    page.load(
-        lambda **v: tab_plan.show_preview(v, words, services), inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN
-    )
     page.load(lambda: tab_runs.refresh(services.jobs, None, {}, words), None, runs.shown(), **HIDDEN)
 
 

@@ -5,6 +5,7 @@ Covers: updates for the components below the form. Does not cover: the form itse
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,12 @@ def _forecast(
     return forecast.seconds(spec, len(reading.source.train), mean, rate, made.processes)
 
 
-def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> str:
+def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> Iterator[str]:
+    """The preview, and before it that the data is being read where that is still to do."""
     try:
         spec = tab_form.to_spec(values)
-        return preview.show(services.workspace, services.readings.get(spec), spec, words)
+        if not services.readings.ready(spec):
+            yield views.waiting(words("train.preview.reading"))
+        yield preview.show(services.workspace, services.readings.get(spec), spec, words)
     except UserError as error:
-        return views.error(words.error(error))
+        yield views.error(words.error(error))

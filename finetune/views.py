@@ -184,3 +184,7 @@ def memory_bar(plan: LaunchPlan, words: Words) -> str:
 
 def error(text: str) -> str:
     return f'<div class="n-note bad">{escape(text)}</div>'
+
+
+def waiting(text: str) -> str:
+    return f'<div class="n-note" role="status">{escape(text)}</div>'

@@ -42,7 +42,9 @@ def space(tmp_path: Path) -> Workspace:
 
 def test_moving_the_form_reads_nothing_anew(tmp_path: Path, spec: TrainSpec, loads: list[str]) -> None:
     kept = Readings(space(tmp_path))
+    assert not kept.ready(spec)
     first = kept.get(spec)
+    assert kept.ready(spec) and not kept.ready(replace(spec, data=replace(spec.data, system="짧게 답해요.")))
     again = kept.get(replace(spec, schedule=ScheduleSpec(max_length=64, learning_rate=1e-3)))
     assert again.source is first.source and again.chat is first.chat and again.counts is first.counts
     told = kept.get(replace(spec, data=replace(spec.data, system="짧게 답해요.")))
