@@ -67,7 +67,7 @@ def _add(
     if path is None:
         return [gr.skip(), "", count]
     if not services.owner(request):
-        raise gr.Error(words("app.owner_only"))
+        raise gr.Error(words("app.owner_only"), print_exception=False)
     try:
         rows, used, dropped = services.read_prompts(Path(path), text)
     except UserError as error:

@@ -181,7 +181,7 @@ def _store(path: str | None, request: gr.Request, words: Words, services: TrainS
     if path is None:
         return ["", None, "", ""]
     if not services.owner(request):
-        raise gr.Error(words("app.owner_only"))
+        raise gr.Error(words("app.owner_only"), print_exception=False)
     try:
         name = keep_upload(Path(path), services)
         mapping = reading.guess(reading.read_file(services.workspace.uploads / name))
@@ -207,7 +207,7 @@ def keep_upload(path: Path, services: TrainServices) -> str:
 def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
     """Queue the run and hand out a fresh token, so that a second click in the same moment finds the first run."""
     if not services.owner(request):
-        raise gr.Error(words("app.owner_only"))
+        raise gr.Error(words("app.owner_only"), print_exception=False)
     try:
         spec = tab_form.to_spec(values)
         preview.check(services.readings.get(spec), spec)
@@ -215,7 +215,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
         made, _ = tab_plan.make(spec, services, folder)
         job = services.jobs.create(spec, made, folder, token)
     except UserError as error:
-        raise gr.Error(words.error(error), title=words("app.failed")) from error
+        raise gr.Error(words.error(error), title=words("app.failed"), print_exception=False) from error
     gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
     log.info("run %s %s", job.id, asdict(spec.model))
     return [

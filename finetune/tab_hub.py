@@ -33,7 +33,7 @@ def build(words: Words, owner: Callable[[Any], bool]) -> None:
     def guarded(action: Callable[..., Any]) -> Callable[..., Any]:
         def handler(request: gr.Request, *values: Any) -> Any:
             if not owner(request):
-                raise gr.Error(words("app.owner_only"))
+                raise gr.Error(words("app.owner_only"), print_exception=False)
             return action(*values)
 
         return handler

@@ -216,7 +216,7 @@ def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
     def act(action: Any) -> Any:
         def handler(picked: str, seen: dict[str, str], whole: bool, request: gr.Request) -> list[Any]:
             if not owner(request):
-                raise gr.Error(words("app.owner_only"))
+                raise gr.Error(words("app.owner_only"), print_exception=False)
             try:
                 action(picked)
             except UserError as error:
