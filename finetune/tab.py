@@ -141,13 +141,19 @@ def _wire_form(
     )
     form.hub_id.input(lambda: [None, ""], None, [form.shape, form.columns], **HIDDEN)
 
+    begun = [parts.request, runs.picked, runs.seen, fold, *planned]
+
     def start(request: gr.Request, token: str, **values: Any) -> list[Any]:
-        return _start(request, token, values, words, services)
+        try:
+            return _start(request, token, values, words, services)
+        except UserError as error:
+            gr.Warning(words.error(error), duration=None)
+            return [gr.skip()] * len(begun)
 
     parts.start.click(
         start,
         inputs_kwargs={"token": parts.request, **inputs},
-        outputs=[parts.request, runs.picked, runs.seen, fold, *planned],
+        outputs=begun,
         concurrency_limit=1,
         trigger_mode="once",
         api_visibility="private",
@@ -207,15 +213,12 @@ def keep_upload(path: Path, services: TrainServices) -> str:
 def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
     """Queue the run and hand out a fresh token, so that a second click in the same moment finds the first run."""
     if not services.owner(request):
-        raise gr.Error(words("app.owner_only"), print_exception=False)
-    try:
-        spec = tab_form.to_spec(values)
-        preview.check(services.readings.get(spec), spec)
-        folder = services.jobs.new_folder()
-        made, _ = tab_plan.make(spec, services, folder)
-        job = services.jobs.create(spec, made, folder, token)
-    except UserError as error:
-        raise gr.Error(words.error(error), title=words("app.failed"), print_exception=False) from error
+        raise UserError("app.owner_only")
+    spec = tab_form.to_spec(values)
+    preview.check(services.readings.get(spec), spec)
+    folder = services.jobs.new_folder()
+    made, _ = tab_plan.make(spec, services, folder)
+    job = services.jobs.create(spec, made, folder, token)
     gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
     log.info("run %s %s", job.id, asdict(spec.model))
     return [
