@@ -124,6 +124,11 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
         adapter = str(shared.train.jobs.folder(job_id) / "adapter")
         return {tabs: gr.update(selected="compare"), **compare.choose(session, spec.model.id, adapter, request)}
 
+    def both(session: Any, ids: list[str], request: gr.Request) -> dict[Any, Any]:
+        first, second = (str(shared.train.jobs.folder(job_id) / "adapter") for job_id in ids)
+        return {tabs: gr.update(selected="compare"), **compare.choose(session, first, second, request)}
+
+    train.side.compare.click(both, [compare.state, train.side.chosen], [tabs, *compare.outputs], **HIDDEN)
     train.compare.click(hand_over, [compare.state, train.picked], [tabs, *compare.outputs], **HIDDEN)
     compare.train.click(lambda: gr.update(selected="train"), None, tabs, **HIDDEN)
     compare.show_on([page_load, second.select])

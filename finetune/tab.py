@@ -19,7 +19,7 @@ from assets.errors import UserError
 from assets.files import lock
 from assets.words import Words
 from finetune import data as reading
-from finetune import preview, tab_form, tab_hub, tab_plan, tab_runs, views
+from finetune import preview, tab_form, tab_hub, tab_plan, tab_runs, tab_side, views
 from finetune.services import TrainServices
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainTab:
-    """What app.py wires further: the run that is shown and the button that leads to the comparison."""
+    """What app.py wires further: the run that is shown and the buttons that lead to the comparison."""
 
     picked: Any
     compare: Any
+    side: tab_side.Side
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class _Plan:
 def build(words: Words, services: TrainServices) -> TrainTab:
     """The tab's content inside the current container, with its events."""
     runs = tab_runs.build(words)
+    with runs.card:
+        side = tab_side.build(words, services.jobs)
     with gr.Accordion(words("train.new"), open=True, elem_id="train-new") as fold:
         form = tab_form.build(words)
         parts = _outcome(words)
@@ -57,7 +60,7 @@ def build(words: Words, services: TrainServices) -> TrainTab:
             tab_hub.build(words, services.owner)
     tab_runs.wire(runs, services.jobs, words, services.owner)
     _wire_form(form, parts, runs, fold, words, services)
-    return TrainTab(runs.picked, runs.compare)
+    return TrainTab(runs.picked, runs.compare, side)
 
 
 def _outcome(words: Words) -> _Plan:
