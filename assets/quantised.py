@@ -1,7 +1,8 @@
 """Copies of models in 4 bits, made once and loaded by training and comparing alike.
 
-Covers: where a copy is, whether it is whole and made from these very files. Does not cover: making one
-(finetune/train_quantise.py) or loading it; a copy is an ordinary checkpoint folder with NF4 weights packed as float32.
+Covers: how models are quantised, where a copy is, whether it is whole and made from these very files. Does not cover:
+making one (finetune/train_quantise.py) or loading it; a copy is an ordinary checkpoint folder with NF4 weights packed as
+float32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ from assets.files import Workspace, read_json
 from assets.hub import ModelFiles
 
 RECORD = "quantised.json"
+NF4 = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_quant_storage": "float32",  # the one that FSDP2 gathers on CUDA without changing a byte
+}
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from assets.errors import UserError
 from finetune.data_messages import Turns, is_conversation, is_message, plain_text, transcript, turns
-from finetune.data_shapes import AIHUB_TURNS, FIELDS, talk_content
+from finetune.data_shapes import AIHUB_TURNS, FIELDS, talk_content, yes_or_no
 from finetune.data_table import Converted, Drop, Dropped, Example, Mapping, Message, Note, Table
 
 Columns = dict[str, str]
@@ -227,6 +227,18 @@ def _read_preference(row: Row, columns: Columns, conversion: _Conversion) -> Exa
     return Example(tuple(messages), tuple(conversion.joined(chosen)), tuple(conversion.joined(rejected)))
 
 
+def _read_unpaired(row: Row, columns: Columns, conversion: _Conversion) -> Example:
+    label = yes_or_no(row.get(columns["label"]))
+    if label is None:
+        raise Drop("data.drop.no_label")
+    messages = conversion.alternating(_led(row, columns, _prompt(row.get(columns["prompt"]))))
+    answer = _side(row.get(columns["completion"]))
+    if messages[-1]["role"] != "user" or not answer or answer[0][0] != "assistant":
+        raise Drop("data.drop.no_common_prompt")
+    said = tuple(conversion.joined(answer))
+    return Example(tuple(messages), chosen=said if label else (), rejected=() if label else said)
+
+
 def _side(value: Any) -> Turns:
     return (transcript(value) if isinstance(value, str) else None) or _answer(value)
 
@@ -253,5 +265,6 @@ _READERS: dict[str, Callable[[Row, Columns, _Conversion], Example]] = {
     "qa": _read_qa,
     "aihub": _read_aihub,
     "preference": _read_preference,
+    "unpaired": _read_unpaired,
     "text": _read_text,
 }

@@ -25,6 +25,7 @@ FIELDS: dict[str, dict[str, bool]] = {
     "aihub": {"talk": False}
     | {f"{role}{number}": False for number in range(1, AIHUB_TURNS + 1) for role in ("user", "assistant")},
     "preference": {"prompt": False, "chosen": True, "rejected": True, "system": False},
+    "unpaired": {"prompt": True, "completion": True, "label": True, "system": False},
     "text": {"text": True},
 }
 """Shape -> its fields, each with whether it must have a column."""
@@ -41,6 +42,7 @@ _NAMES = {
     "output": "output response answer completion 출력 응답 답변 결과",
     "chosen": "chosen preferred 선호 선호답변 선택 선택답변 좋은답변",
     "rejected": "rejected reject dispreferred 비선호 비선호답변 거절 거절답변 탈락 나쁜답변",
+    "label": "label labels liked thumbsup desirable 좋아요 평가 선호여부",
     "text": "text document content 텍스트 본문 내용 원문 글 문장",
     "system": "system systemprompt systemmessage 시스템 시스템프롬프트 시스템메시지",
 }
@@ -112,7 +114,7 @@ def _is_prose(values: Sequence[Any]) -> bool:
 def guess(table: Table) -> Mapping:
     """The most likely shape with its columns. UserError: data.no_text_column."""
     look = Look(table)
-    for find in (_preference, _aihub, _conversation, _named_pair, _text_or_pair):
+    for find in (_preference, _unpaired, _aihub, _conversation, _named_pair, _text_or_pair):
         mapping = find(look)
         if mapping is not None:
             return mapping
@@ -128,6 +130,22 @@ def _preference(look: Look) -> Mapping | None:
     if prompt is None and other:
         prompt = other[0]
     return Mapping("preference", ({"prompt": prompt} if prompt else {}) | found | look.fields("system"))
+
+
+YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def yes_or_no(value: Any) -> bool | None:
+    """A judgement as people write one; None for anything else, so that a class number is no judgement."""
+    return value if isinstance(value, bool) else YES_NO.get(str(value).strip().lower())
+
+
+def _unpaired(look: Look) -> Mapping | None:
+    """A prompt, an answer, and whether it is a good one, each by its own name."""
+    found = look.fields("prompt", "completion", "label")
+    if len(found) < 3 or not all(yes_or_no(value) is not None for value in look.values(found["label"])):
+        return None
+    return Mapping("unpaired", found | look.fields("system"))
 
 
 def _aihub(look: Look) -> Mapping | None:

@@ -42,12 +42,20 @@ class Mapping:
 
 @dataclass(frozen=True)
 class Example:
-    """One row to train on: a conversation, a preference pair (``messages`` is the prompt), or plain ``text``."""
+    """One row to train on: a conversation, a preference pair (``messages`` is the prompt), or plain ``text``.
+
+    An answer that is judged alone stands in ``chosen`` when its ``label`` is True and in ``rejected`` when it is False.
+    """
 
     messages: tuple[Message, ...] = ()
     chosen: tuple[Message, ...] = ()
     rejected: tuple[Message, ...] = ()
     text: str = ""
+
+    @property
+    def label(self) -> bool | None:
+        """For an answer judged alone, whether it is a good one; None for anything else."""
+        return bool(self.chosen) if bool(self.chosen) != bool(self.rejected) else None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Training jobs: one folder each, their state on disk, a queue that needs no app to move on.
 
-Covers: creating, listing, starting the next, asking to stop, resuming, deleting. Does not cover: watching a running job
-(supervise.py) or reading its curves (progress.py). Any number of apps may look at one workspace at the same time; every
-change of state happens under one OS lock.
+Covers: creating, listing, starting the next, asking to stop, resuming, running again, deleting. Does not cover: watching
+a running job (supervise.py) or reading its curves (progress.py). Any number of apps may look at one workspace at the
+same time; every change of state happens under one OS lock.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -25,12 +26,14 @@ from assets.errors import UserError
 from assets.files import Workspace, lock, read_json, write_atomic, write_json
 from assets.leases import holder
 from finetune import plan as planning
+from finetune import sources
 from finetune import spec as specs
 
 VERSION = 1
 ACTIVE = ("queued", "starting", "running")
 ENDED = ("stopped", "finished", "failed")
 ROOT = Path(__file__).resolve().parent.parent
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -184,15 +187,38 @@ class Jobs:
         return (self.folder(job_id) / "stop").exists()
 
     def resume(self, job_id: str) -> Job:
-        """Queue an ended run again; it goes on from its last checkpoint."""
+        """Queue an ended run again; it goes on from its last checkpoint, slower if it had to go back there."""
         with self._lock():
             job = self.get(job_id)
             if job.state in ("stopped", "failed"):
+                if job.error and job.error["key"].startswith("train.back."):
+                    self._slow_down(job_id, job.error["values"]["rate"])
                 (self.folder(job_id) / "stop").unlink(missing_ok=True)
                 fresh: dict[str, Any] = {"ended": None, "error": None, "exit_code": None, "supervisor": None}
                 self.save(replace(job, state="queued", attempt=job.attempt + 1, **fresh))
         self.start_next()
         return self.get(job_id)
+
+    def _slow_down(self, job_id: str, rate: float) -> None:
+        spec = self.spec(job_id)
+        slower = replace(spec, schedule=replace(spec.schedule, learning_rate=rate))
+        write_atomic(self.folder(job_id) / "spec.yaml", slower.to_yaml())
+
+    def again(self, job_id: str, request: str = "") -> Job:
+        """A new run with the settings, seeds, model revision and placement of an ended one.
+
+        UserError("jobs.data_changed") when the data is no longer what that run learnt from.
+        """
+        folder, new = self.folder(job_id), self.new_folder()
+        spec, plan = self.spec(job_id), self.plan(job_id)
+        if (folder / "run.json").exists():
+            record = read_json(folder / "run.json")
+            if sources.load(self.workspace, spec.data).sha256 != record["dataset"]["sha256"]:
+                raise UserError("jobs.data_changed", name=spec.data.id)
+            if COMMIT.fullmatch(record["base"]["revision"] or ""):
+                spec = replace(spec, model=replace(spec.model, revision=record["base"]["revision"]))
+        argv = tuple(word.replace(str(folder), str(new)) for word in plan.argv)
+        return self.create(spec, replace(plan, argv=argv), new, request)
 
     def delete(self, job_id: str) -> None:
         """Remove an ended run with everything it wrote."""
@@ -262,4 +288,6 @@ def _environment() -> dict[str, str]:
 
 def _facts(spec: specs.TrainSpec) -> dict[str, Any]:
     """What a list of runs shows without opening the spec."""
-    return {"model": spec.model.id, "data": spec.data.id, "method": spec.method, "rank": spec.lora.rank}
+    facts = {"model": spec.model.id, "data": spec.data.id, "method": spec.method, "rank": spec.lora.rank}
+    more = {"objective": spec.objective if spec.objective != "sft" else "", "start": spec.start}
+    return facts | {name: value for name, value in more.items() if value}

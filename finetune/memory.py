@@ -1,7 +1,8 @@
 """How many bytes a run takes, per GPU and on the host, before anything is loaded.
 
 Covers: an estimate part by part from the model's shape. Does not cover: measured peaks (the run record has those). The
-formulas count what transformers, peft, bitsandbytes and TRL's fused head keep alive; expect about ±25 %.
+formulas count what transformers, peft, bitsandbytes and TRL's fused head keep alive; expect about ±25 %. Learning from
+preferences adds the second text of a pair and the pass of the reference, with a frozen copy of the adapter it began with.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from finetune.spec import TrainSpec
 
 GIB = 2**30
 BLOCK = 64  # NF4 block; its second-level block is 256
+EACH = 2 * GIB  # host memory of a process with torch and CUDA in it
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,16 @@ def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
     )
 
 
-def estimate(shape: Shape, spec: TrainSpec, ranks: int = 1, sharded: bool = False) -> Estimate:
-    """Bytes for one of ``ranks`` processes; ``sharded`` means FSDP2 full shard."""
+def sequences(spec: TrainSpec) -> int:
+    """Texts that pass through the model together for one row: a preference pair is two."""
+    return 2 if spec.objective == "dpo" else 1
+
+
+def estimate(shape: Shape, spec: TrainSpec, ranks: int = 1, sharded: bool = False, here: int | None = None) -> Estimate:
+    """Bytes for one of ``ranks`` processes, ``here`` of which share this machine's memory (None: all); ``sharded`` means
+    FSDP2 full shard, where embeddings and head stay whole and layers are gathered one ahead."""
     split = ranks if sharded else 1
-    tokens = spec.schedule.micro_batch * spec.schedule.max_length
+    tokens = spec.schedule.micro_batch * spec.schedule.max_length * sequences(spec)
     quantised = spec.method == "qlora"
     trained = adapter_parameters(shape, spec)
     widest = max(a * b for a, b in shape.matrices)
@@ -105,20 +113,34 @@ def estimate(shape: Shape, spec: TrainSpec, ranks: int = 1, sharded: bool = Fals
     working = tokens * (8 * shape.hidden + 4 * shape.intermediate + 2 * (q + 2 * kv)) * 2
     kept = 2 * shape.layers * tokens * shape.hidden if spec.schedule.checkpointing else working * shape.layers
     offloaded = sharded and spec.hardware.offload
+    logits = min(tokens, 4096) * min(shape.vocab, 32768) * 4 * 2
     parts = {
         "weights": 0 if offloaded else int(shape.linear * (0.5 if quantised else 2) / split),
         "constants": int(shape.linear * 0.127 / 8) if quantised else 0,
-        "embeddings": 2 * shape.embedding // split + (2 * shape.vocab * shape.hidden if sharded else 0),
-        "lora": 4 * trained // split,
-        "gradients": 4 * trained // split,
-        "optimizer": 8 * trained // split,
+        "embeddings": 2 * shape.embedding,
+        "lora": 0 if offloaded else 4 * trained // split,
+        "gradients": 0 if offloaded else 4 * trained // split,
+        "optimizer": 0 if offloaded else 8 * trained // split,
         "activations": kept + working,
-        "buffers": (2 * int(layer * (0.5 if quantised else 2)) if sharded else 0) + (2 * widest if quantised else 0),
-        "loss": min(tokens, 4096) * min(shape.vocab, 32768) * 4 * 2,
+        "buffers": (3 * int(layer * (0.5 if quantised else 2)) if sharded else 0) + (2 * widest if quantised else 0),
+        "loss": logits,
         "overhead": int((1.2 if ranks > 1 else 0.7) * GIB),
     }
+    if spec.objective != "sft":  # its pass runs while what the policy's keeps for its gradients is still there
+        parts["reference"] = working + logits + (4 * trained // split if spec.start else 0)
+    return Estimate(parts, host=_host(shape, spec, ranks, sharded, ranks if here is None else here))
+
+
+def _host(shape: Shape, spec: TrainSpec, ranks: int, sharded: bool, here: int) -> int:
+    """Ranks that shard map one file in 4 bits, so its pages are there once; 16-bit weights are read by each rank. Where
+    weights are offloaded, each rank's pinned share takes the place of those pages, and what is trained is there too."""
+    quantised = spec.method == "qlora"
     copy = int(shape.linear * (0.516 if quantised else 2)) + 2 * shape.embedding
-    return Estimate(parts, host=copy * (ranks if sharded else 1) + ranks * 2 * GIB)
+    copies = here if sharded and not quantised else 1
+    if not (sharded and spec.hardware.offload):
+        return copy * copies + here * EACH
+    pinned = int(shape.linear * (0.5 if quantised else 2)) * here // ranks
+    return max(copy * copies, pinned) + 16 * adapter_parameters(shape, spec) * here // ranks + here * EACH
 
 
 def on_cpu(shape: Shape, spec: TrainSpec) -> Estimate:

@@ -42,7 +42,7 @@ class LaunchPlan:
     parts: dict[str, int] = field(default_factory=dict)
     available: int = 0
     host: int = 0
-    reason: str = ""
+    foreign: dict[str, int] = field(default_factory=dict)  # bytes that other programs hold, by GPU
     version: int = VERSION
 
     @property
@@ -65,6 +65,8 @@ def shown(plan: LaunchPlan) -> str:
 
 
 def from_dict(values: dict[str, Any]) -> LaunchPlan:
+    """A plan.json of this version; fields that are no longer there are left out."""
+    values = {k: v for k, v in values.items() if k in LaunchPlan.__dataclass_fields__}
     tuples = {k: tuple(values[k]) for k in ("gpus", "devices", "argv")}
     return LaunchPlan(**{**values, **tuples})
 
@@ -94,7 +96,8 @@ def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> Launc
         fit=_fit(guess, free),
         parts=guess.parts,
         available=free,
-        host=_host(guess, len(chosen), spec) if placement == "fsdp" else guess.host,
+        host=guess.host,
+        foreign={str(g.index): g.foreign for g in gpus if g.foreign},
     )
 
 
@@ -126,14 +129,14 @@ def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machin
     offload = spec.hardware.offload and wish == "fsdp"
     if len(gpus) * count < 2 and not offload:
         raise UserError("plan.needs_gpus", placement=wish)
-    guess = estimate(shape, spec, len(gpus) * count, sharded=wish == "fsdp")
+    guess = estimate(shape, spec, len(gpus) * count, sharded=wish == "fsdp", here=len(gpus))
     return wish, gpus, guess, offload
 
 
 def _copies(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed | None:
     ranks = len(gpus) * spec.cluster.machines
     alone = estimate(shape, spec)
-    copy = estimate(shape, spec, ranks)
+    copy = estimate(shape, spec, ranks, here=len(gpus))
     enough = tuple(g for g in gpus if copy.total <= _free(g))
     if len(enough) * spec.cluster.machines > 1:
         return "ddp", enough, copy, False
@@ -150,10 +153,10 @@ def _shards(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machi
     for wish, least in ((plain, 2), (offloaded, 1)):
         for count in range(len(gpus), 0, -1):
             ranks = count * spec.cluster.machines
-            guess = estimate(shape, wish, ranks, sharded=True)
+            guess = estimate(shape, wish, ranks, sharded=True, here=count)
             if ranks < least or guess.total > _free(emptiest[count - 1]):
                 continue
-            if wish is offloaded and _host(guess, count, spec) > machine.memory_free:
+            if wish is offloaded and guess.host > machine.memory_free:
                 continue
             chosen = tuple(g for g in gpus if g in emptiest[:count])
             return "fsdp", chosen, guess, wish is offloaded
@@ -165,20 +168,11 @@ def _nothing(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed:
     ranks = len(gpus) * spec.cluster.machines
     if ranks == 1:
         return "single", gpus, estimate(shape, spec), False
-    return "fsdp", gpus, estimate(shape, spec, ranks, sharded=True), False
+    return "fsdp", gpus, estimate(shape, spec, ranks, sharded=True, here=len(gpus)), False
 
 
 def _free(gpu: Gpu) -> int:
     return gpu.free - RESERVE
-
-
-def _host(guess: Estimate, ranks: int, spec: TrainSpec) -> int:
-    """Ranks map one file in 4 bits, so its pages are there once; whole weights are read by each."""
-    if spec.method != "qlora":
-        return guess.host
-    each = 2 * GIB
-    total = ranks * spec.cluster.machines
-    return (guess.host - total * each) // total + ranks * each
 
 
 def _precision(spec: TrainSpec, gpus: tuple[Gpu, ...]) -> str:

@@ -17,6 +17,7 @@ from assets.errors import UserError
 from assets.files import Workspace
 from assets.prompt_sets import BUILTIN, own
 from assets.words import Words
+from finetune import preference_data, preview_pairs
 from finetune.data import Example, similar
 from finetune.readings import Reading, tokens
 from finetune.sources import Source
@@ -28,14 +29,21 @@ BINS = 24
 
 def show(workspace: Workspace, reading: Reading, spec: TrainSpec, words: Words) -> str:
     """The preview as HTML. UserError when nothing would be learnt."""
-    talks = "".join(_talk(reading.chat, example, spec) for example in reading.source.train[:SHOWN])
     check(reading, spec)
-    head = f'<p class="n-sub">{words("train.preview.sub")}</p>{_numbers(workspace, reading, spec, words)}'
+    first = reading.source.train[:SHOWN]
+    if spec.objective == "sft":
+        sub, talks = "train.preview.sub", "".join(_talk(reading.chat, example, spec) for example in first)
+    else:
+        sub = "train.preview.pairs"
+        talks = "".join(preview_pairs.talk(reading.chat, example, spec, words) for example in first)
+    told = preview_pairs.origin(workspace, spec, words)
+    head = f'<p class="n-sub">{words(sub)}</p>{told}{_numbers(workspace, reading, spec, words)}'
     return f'{head}<div class="n-talks">{talks}</div>'
 
 
 def check(reading: Reading, spec: TrainSpec) -> None:
-    """UserError("train.all_masked") when nothing would be learnt."""
+    """UserError("train.all_masked") when nothing would be learnt, "preference.…" when the objective wants other data."""
+    preference_data.check(spec, [*reading.source.train, *reading.source.heldout])
     if not reading.counts.trained(spec.schedule.max_length):
         raise UserError("train.all_masked", length=spec.schedule.max_length)
 
@@ -71,7 +79,8 @@ def _numbers(workspace: Workspace, reading: Reading, spec: TrainSpec, words: Wor
     parts = [f'<p class="n-sub">{line}</p>{_histogram(counts.lengths)}<p class="n-sub">{lengths}</p>']
     parts += [f'<p class="n-sub">{escape(words(n.key, **n.values))}</p>' for n in source.notes]
     parts.append(_dropped(source, words))
-    parts.append(_similar(workspace, source, words))
+    if spec.data.kind != "preferences":  # votes are about those prompts, and none that is held out
+        parts.append(_similar(workspace, source, words))
     return "".join(parts)
 
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from assets import preferences
 from assets.catalog import STARTER
 from assets.chat import ChatFormat
 from assets.files import Workspace
@@ -117,12 +118,15 @@ def tokens(chat: ChatFormat, example: Example, spec: TrainSpec) -> tuple[list[in
     if example.text:
         ids: list[int] = chat.tokenizer(example.text)["input_ids"]
         return ids, [True] * len(ids)
-    trained = chat.encode_training([*example.messages, *example.chosen], spec.data.system or None)
+    said = [*example.messages, *(example.chosen or example.rejected)]
+    trained = chat.encode_training(said, spec.data.system or None)
     return trained.ids, trained.trained
 
 
 def _data_key(workspace: Workspace, data: DataSpec) -> Hashable:
     asked = json.dumps({**asdict(data), "system": ""}, sort_keys=True)
+    if data.kind == "preferences":
+        return ("data", asked, _stamp(preferences.folder(workspace) / f"{data.id}.jsonl"))
     return ("data", asked, _stamp(upload_path(workspace, data.id)) if data.kind == "file" else None)
 
 

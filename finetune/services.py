@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from assets.files import Workspace
+from assets.words import Words
 from finetune.jobs import Jobs
 from finetune.readings import Readings
 
 
+def no_verdict(sha256: str, words: Words) -> Sequence[str]:
+    """For a training room without a comparison beside it."""
+    return ()
+
+
 @dataclass(frozen=True)
 class TrainServices:
-    """``owner`` says whether a request may start, stop or delete runs."""
+    """``owner`` says whether a request may start, stop or delete runs; ``verdict`` gives the sentences that votes allow
+    about the adapter whose weights have this sha256."""
 
     workspace: Workspace
     jobs: Jobs
     owner: Callable[[Any], bool]
+    verdict: Callable[[str, Words], Sequence[str]] = no_verdict
 
     @cached_property
     def readings(self) -> Readings:

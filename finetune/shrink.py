@@ -30,8 +30,8 @@ def _steps(spec: TrainSpec) -> Iterator[dict[str, Any]]:
         yield {"checkpointing": True}
     if spec.method != "qlora":
         yield {"method": "qlora"}
-    micro = schedule.micro_batch
-    while micro > 1:
+    micro, least = schedule.micro_batch, 2 if spec.loss == "kto" else 1
+    while micro > least:
         micro = micro // 2
         yield {"micro_batch": micro, "accumulation": schedule.accumulation * (schedule.micro_batch // micro)}
     length = schedule.max_length

@@ -11,10 +11,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from assets import preferences
 from assets.catalog import datasets, read_dialogues
 from assets.errors import UserError
 from assets.files import Workspace
 from finetune import data as reading
+from finetune import preference_data
 from finetune.data import Dropped, Example, Mapping, Note
 from finetune.spec import DataSpec
 
@@ -41,7 +43,7 @@ def load(workspace: Workspace, spec: DataSpec) -> Source:
     table = _table(workspace, spec)
     mapping = Mapping(spec.shape, dict(spec.columns)) if spec.shape else reading.guess(table)
     converted = reading.usable(reading.convert(table, mapping))
-    train, heldout = split(converted.examples, spec.heldout)
+    train, heldout = _sides(converted.examples, spec)
     return Source(
         train,
         heldout,
@@ -52,7 +54,15 @@ def load(workspace: Workspace, spec: DataSpec) -> Source:
     )
 
 
+def _sides(examples: list[Example], spec: DataSpec) -> tuple[list[Example], list[Example]]:
+    if any(map(preference_data.is_preference, examples)):
+        return preference_data.split(examples, spec.heldout, spec.kind == "preferences")
+    return split(examples, spec.heldout)
+
+
 def _table(workspace: Workspace, spec: DataSpec) -> reading.Table:
+    if spec.kind == "preferences":
+        return reading.read_file(preferences.read(workspace, spec.id).path)
     if spec.kind == "hub":
         return reading.read_hub(spec.id, spec.split, spec.revision, limit=HUB_ROWS)
     return reading.read_file(upload_path(workspace, spec.id))

@@ -7,109 +7,71 @@ not cover: where it runs (plan.py) or whether it fits (memory.py).
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
 from assets.errors import UserError
+from finetune.spec_parts import (
+    LOSSES,
+    ClusterSpec,
+    DataKind,
+    DataSpec,
+    HardwareSpec,
+    LoraSpec,
+    Loss,
+    Method,
+    ModelSpec,
+    Objective,
+    Placement,
+    Precision,
+    PreferenceSpec,
+    Scheduler,
+    ScheduleSpec,
+    WatchSpec,
+)
+
+__all__ = [
+    "ClusterSpec",
+    "DataKind",
+    "DataSpec",
+    "HardwareSpec",
+    "LOSSES",
+    "LoraSpec",
+    "Loss",
+    "Method",
+    "ModelSpec",
+    "Objective",
+    "Placement",
+    "Precision",
+    "PreferenceSpec",
+    "RECIPES",
+    "ScheduleSpec",
+    "Scheduler",
+    "TrainSpec",
+    "VERSION",
+    "WatchSpec",
+    "from_dict",
+    "from_yaml",
+    "get_args",
+    "recipes",
+    "renamed",
+    "with_recipe",
+]
 
 VERSION = 1
-Method = Literal["qlora", "lora"]
-Placement = Literal["auto", "single", "ddp", "fsdp"]
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
-Scheduler = Literal["cosine", "linear", "constant"]
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The model to start from. ``id`` is a Hub id or a folder; ``template`` is a Jinja text that replaces its own."""
-
-    id: str
-    revision: str | None = None
-    template: str | None = None
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Where the conversations come from: a built-in name, an uploaded file or a Hub dataset."""
-
-    id: str
-    kind: Literal["builtin", "file", "hub"] = "builtin"
-    split: str = "train"
-    revision: str | None = None
-    shape: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    heldout: float = 0.1
-    system: str = ""
-
-
-@dataclass(frozen=True)
-class LoraSpec:
-    """``targets`` is "all-linear" or module names separated by commas."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: str = "all-linear"
-    rslora: bool = False
-
-
-@dataclass(frozen=True)
-class ScheduleSpec:
-    """How long and how fast. ``steps`` 0: as many as ``epochs`` need. Lengths in tokens; warmup is a share of steps."""
-
-    steps: int = 0
-    epochs: float = 1.0
-    micro_batch: int = 1
-    accumulation: int = 8
-    learning_rate: float = 2e-4
-    scheduler: Scheduler = "cosine"
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    max_grad_norm: float = 0.3
-    max_length: int = 1024
-    packing: bool = False
-    checkpointing: bool = True
-    seed: int = 42
-
-
-@dataclass(frozen=True)
-class WatchSpec:
-    """What to look at on the way. ``every`` is in steps (0: five times a run); ``examples`` caps the held-out set."""
-
-    every: int = 0
-    examples: int = 64
-    samples: int = 3
-    sample_tokens: int = 96
-    keep: int = 2
-
-
-@dataclass(frozen=True)
-class HardwareSpec:
-    """What the person overrules; "auto" leaves it to the plan. ``gpus`` lists indices separated by commas."""
-
-    placement: Placement = "auto"
-    gpus: str = "auto"
-    precision: Precision = "auto"
-    offload: bool = False
-
-
-@dataclass(frozen=True)
-class ClusterSpec:
-    """Several machines with as many GPUs each, started alike but for ``rank``; the one of rank 0 listens."""
-
-    machines: int = 1
-    rank: int = 0
-    address: str = ""
-    port: int = 29500
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One run. Building it checks what must hold; UserError("spec.…") names the first thing that does not."""
+    """One run. Building it checks what must hold; UserError("spec.…") names the first thing that does not.
+
+    ``start`` is the adapter to go on from, a folder below the workspace or an absolute one; "" begins with a fresh one.
+    Learning from preferences holds the model to it, or to the plain base.
+    """
 
     model: ModelSpec
     data: DataSpec
@@ -120,6 +82,9 @@ class TrainSpec:
     watch: WatchSpec = WatchSpec()
     hardware: HardwareSpec = HardwareSpec()
     cluster: ClusterSpec = ClusterSpec()
+    objective: Objective = "sft"
+    start: str = ""
+    preference: PreferenceSpec = PreferenceSpec()
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -135,12 +100,20 @@ class TrainSpec:
                 raise UserError("spec.range", field=key, value=number, low=f"{low:g}", high=f"{high:g}")
         if not self.schedule.steps and self.schedule.epochs <= 0:
             raise UserError("spec.no_length")
+        if self.objective != "sft":
+            _check_preference(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def to_yaml(self) -> str:
         return yaml.dump(self.to_dict(), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
+
+    @property
+    def loss(self) -> str:
+        """The loss by TRL's name, "auto" resolved."""
+        chosen = self.preference.loss
+        return chosen if chosen != "auto" else {"dpo": "sigmoid", "kto": "kto"}.get(self.objective, "nll")
 
     @property
     def tokens_per_step(self) -> int:
@@ -159,10 +132,23 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
+def _check_preference(spec: TrainSpec) -> None:
+    """What cannot be combined with learning from preferences, each with what to do instead."""
+    if spec.schedule.packing:
+        raise UserError("spec.preference_packing", objective=spec.objective)
+    if spec.preference.loss not in LOSSES[spec.objective]:
+        allowed = ", ".join(LOSSES[spec.objective])
+        raise UserError("spec.preference_loss", loss=spec.preference.loss, objective=spec.objective, allowed=allowed)
+    if spec.loss == "kto" and spec.schedule.micro_batch < 2:
+        raise UserError("spec.kto_batch")
+
+
 def _choices(spec: TrainSpec) -> list[tuple[str, tuple[str, ...], str]]:
     return [
         (spec.method, get_args(Method), "method"),
-        (spec.data.kind, ("builtin", "file", "hub"), "data"),
+        (spec.objective, get_args(Objective), "objective"),
+        (spec.preference.loss, get_args(Loss), "loss"),
+        (spec.data.kind, get_args(DataKind), "data"),
         (spec.hardware.placement, get_args(Placement), "placement"),
         (spec.hardware.precision, get_args(Precision), "precision"),
         (spec.schedule.scheduler, get_args(Scheduler), "scheduler"),
@@ -170,8 +156,14 @@ def _choices(spec: TrainSpec) -> list[tuple[str, tuple[str, ...], str]]:
 
 
 def _ranges(spec: TrainSpec) -> list[tuple[float, float, float, str]]:
-    lora, schedule, watch = spec.lora, spec.schedule, spec.watch
+    lora, schedule, watch, preference = spec.lora, spec.schedule, spec.watch, spec.preference
     return [
+        (preference.beta, 1e-4, 10, "beta"),
+        (preference.noise, 1e-4, 0.49, "noise"),
+        (preference.sft_weight, 0, 100, "sft_weight"),
+        (preference.desirable_weight, 0.01, 100, "desirable_weight"),
+        (preference.undesirable_weight, 0.01, 100, "undesirable_weight"),
+        (preference.max_prompt, 0, 1_048_576, "max_prompt"),
         (schedule.learning_rate, 1e-8, 0.1, "learning_rate"),
         (lora.rank, 1, 1024, "rank"),
         (lora.alpha, 1, 4096, "alpha"),
@@ -251,6 +243,7 @@ _PARTS: dict[str, type[Any]] = {
     "model": ModelSpec,
     "data": DataSpec,
     "lora": LoraSpec,
+    "preference": PreferenceSpec,
     "schedule": ScheduleSpec,
     "watch": WatchSpec,
     "hardware": HardwareSpec,

@@ -131,10 +131,17 @@ def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
     if code == STOPPED or (
         code == 0 and record is not None and record.get("stopped")
     ):  # launchers know no exit code but 0 and 1
-        return fields | {"state": "stopped"}
+        return fields | {"state": "stopped", "error": _went_back(folder)}
     if code == 0 and record is not None and (folder / "adapter" / "adapter_model.safetensors").exists():
         return fields | {"state": "finished"}
     return fields | {"state": "failed", "error": _reason(folder, code, out_of_memory)}
+
+
+def _went_back(folder: Path) -> dict[str, Any] | None:
+    """What is told of a run that went wrong and stopped at its last good checkpoint."""
+    file = folder / "error.json"
+    told = read_json(file) if file.exists() else {"key": ""}
+    return {"key": told["key"], "values": told["values"]} if told["key"].startswith("train.back.") else None
 
 
 def _reason(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from assets.errors import UserError
 from assets.files import lock
 from assets.words import Words
 from finetune import data as reading
-from finetune import preview, tab_form, tab_hub, tab_plan, tab_runs, tab_side, views
+from finetune import preview, tab_form, tab_hub, tab_plan, tab_preference, tab_runs, tab_share, tab_side, views
+from finetune import start as starting
 from finetune.services import TrainServices
 
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
@@ -28,11 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainTab:
-    """What app.py wires further: the run that is shown and the buttons that lead to the comparison."""
+    """What app.py wires further: the run that is shown, the buttons that lead to the comparison with the base, with the
+    adapter it went on from and of two runs, and where a preference file goes."""
 
     picked: Any
     compare: Any
     side: tab_side.Side
+    parent: Any
+    preference: tab_preference.PreferencePanel
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def build(words: Words, services: TrainServices) -> TrainTab:
     runs = tab_runs.build(words)
     with runs.card:
         side = tab_side.build(words, services.jobs)
+        tab_share.build(words, services, runs.picked)
     with gr.Accordion(words("train.new"), open=True, elem_id="train-new") as fold:
         form = tab_form.build(words)
         parts = _outcome(words)
@@ -60,7 +65,7 @@ def build(words: Words, services: TrainServices) -> TrainTab:
             tab_hub.build(words, services.owner)
     tab_runs.wire(runs, services.jobs, words, services.owner)
     _wire_form(form, parts, runs, fold, words, services)
-    return TrainTab(runs.picked, runs.compare, side)
+    return TrainTab(runs.picked, runs.compare, side, runs.parent, tab_preference.wire(form, fold, words, services))
 
 
 def _outcome(words: Words) -> _Plan:
@@ -116,6 +121,8 @@ def _wire_form(
         form.model.change,
         form.source.change,
         form.shape.change,
+        form.pairs.change,
+        form.objective.change,
         form.columns.submit,
         form.system.change,
         form.max_length.change,
@@ -218,7 +225,9 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
     if not services.owner(request):
         raise UserError("app.owner_only")
     spec = tab_form.to_spec(values)
-    preview.check(services.readings.get(spec), spec)
+    reading = services.readings.get(spec)
+    preview.check(reading, spec)
+    starting.check(services.workspace, spec, reading.chat.template_hash)
     folder = services.jobs.new_folder()
     made, _ = tab_plan.make(spec, services, folder)
     job = services.jobs.create(spec, made, folder, token)

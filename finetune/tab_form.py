@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -19,7 +19,7 @@ from finetune import spec as specs
 from finetune.data import FIELDS, SUFFIXES
 
 BUILTIN = {"emotion": "naranhi/emotion-ko", "science": "naranhi/science-ko"}
-PRESETS = ("quick", "balanced", "high_rank")
+PRESETS = ("quick", "balanced", "high_rank", "preference")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,21 @@ class Form:
     upload: Any
     hub_id: Any
     hub_split: Any
+    pairs: Any
     shape: Any
     columns: Any
     system: Any
     preset: Any
     name: Any
+    objective: Any
+    start: Any
+    beta: Any
+    loss: Any
+    noise: Any
+    sft_weight: Any
+    desirable_weight: Any
+    undesirable_weight: Any
+    max_prompt: Any
     method: Any
     rank: Any
     alpha: Any
@@ -73,6 +83,17 @@ class Form:
 
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "preference": (
+        "objective",
+        "start",
+        "beta",
+        "loss",
+        "noise",
+        "sft_weight",
+        "desirable_weight",
+        "undesirable_weight",
+        "max_prompt",
+    ),
     "lora": ("method", "rank", "alpha", "dropout", "targets", "rslora"),
     "schedule": (
         "learning_rate",
@@ -93,6 +114,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "hardware": ("placement", "gpus", "precision", "offload"),
 }
 CHOICES: dict[str, list[str]] = {
+    "objective": list(get_args(specs.Objective)),
+    "loss": list(get_args(specs.Loss)),
     "method": ["qlora", "lora"],
     "scheduler": ["cosine", "linear", "constant"],
     "placement": ["auto", "single", "ddp", "fsdp"],
@@ -156,7 +179,7 @@ def model_note(model_id: str, words: Words) -> str:
 def _data(words: Words) -> dict[str, Any]:
     counts = {d.id: len(read_dialogues(d.file)) for d in datasets() if d.kind == "builtin" and d.file}
     labels = [(words("train.data." + key, count=counts[i]), key) for key, i in BUILTIN.items()]
-    labels += [(words("train.data." + key), key) for key in ("file", "hub")]
+    labels += [(words("train.data." + key), key) for key in ("file", "hub", "preferences")]
     parts: dict[str, Any] = {}
     parts["source"] = gr.Radio(
         labels,
@@ -182,6 +205,10 @@ def _data(words: Words) -> dict[str, Any]:
             presets, value=presets[0], allow_custom_value=True, label=words("train.data.hub_id"), scale=3
         )
         parts["hub_split"] = gr.Textbox("train", label=words("train.data.split"), scale=1, min_width=110)
+    with gr.Row(visible=False) as voted:
+        parts["pairs"] = gr.Dropdown(
+            [], label=words("train.data.pairs"), info=words("train.data.pairs.info"), elem_id="train-pairs"
+        )
     with gr.Row(visible=False) as mapping:
         parts["shape"] = gr.Dropdown(
             [(words("data.shape." + s), s) for s in FIELDS],
@@ -198,9 +225,10 @@ def _data(words: Words) -> dict[str, Any]:
             gr.update(visible=kind == "file"),
             gr.update(visible=kind == "hub"),
             gr.update(visible=kind in ("file", "hub")),
+            gr.update(visible=kind == "preferences"),
         ],
         parts["source"],
-        [mine, hub, mapping],
+        [mine, hub, mapping, voted],
         api_visibility="private",
         show_progress="hidden",
     )
@@ -228,6 +256,10 @@ def _advanced(words: Words) -> dict[str, Any]:
 
 def _field(name: str, value: Any, words: Words) -> Any:
     label = words("train.f." + name)
+    if name == "start":  # filled with the adapters that are there when the page is opened
+        return gr.Dropdown(
+            [], value=value, label=label, min_width=220, allow_custom_value=True, elem_id="train-start-from"
+        )
     if name in CHOICES:
         return gr.Dropdown(CHOICES[name], value=value, label=label, min_width=150, elem_id=f"train-{name}")
     if isinstance(value, bool):
@@ -243,8 +275,8 @@ def _field(name: str, value: Any, words: Words) -> Any:
 def flat(spec: specs.TrainSpec) -> dict[str, Any]:
     """The form's numbers of a spec, by field name."""
     values = spec.to_dict()
-    found = {"method": values["method"], "heldout": values["data"]["heldout"]}
-    for part in ("lora", "schedule", "watch", "hardware"):
+    found = {name: values[name] for name in ("method", "objective", "start")} | {"heldout": values["data"]["heldout"]}
+    for part in ("preference", "lora", "schedule", "watch", "hardware"):
         found |= values[part]
     return found
 
@@ -264,6 +296,8 @@ def data_of(values: dict[str, Any]) -> specs.DataSpec:
         common |= {"shape": shape, "columns": read_columns(values["columns"] or "")}
     if source in BUILTIN:
         return specs.DataSpec(BUILTIN[source], "builtin", **common)
+    if source == "preferences":
+        return specs.DataSpec(values["pairs"] or "", "preferences", **common)
     if source == "hub":
         return specs.DataSpec((values["hub_id"] or "").strip(), "hub", split=values["hub_split"] or "train", **common)
     return specs.DataSpec(values["upload"], "file", **common)
@@ -289,8 +323,11 @@ def to_spec(values: dict[str, Any]) -> specs.TrainSpec:
         "data": {f.name: getattr(data, f.name) for f in fields(data)},
         "name": (values["name"] or "").strip() or _name(model, data),
         "method": values["method"],
+        "objective": values["objective"],
+        "start": (values["start"] or "").strip(),
     }
     kinds = {
+        "preference": specs.PreferenceSpec,
         "lora": specs.LoraSpec,
         "schedule": specs.ScheduleSpec,
         "watch": specs.WatchSpec,

@@ -16,8 +16,9 @@ from assets.errors import UserError
 from assets.hub import locate
 from assets.leases import holder
 from assets.words import Words, duration
-from finetune import forecast, gpu, plan, preview, tab_form, views
+from finetune import forecast, gpu, plan, preference_data, preview, tab_form, views
 from finetune import shrink as shrinking
+from finetune import start as starting
 from finetune.memory import Shape
 from finetune.services import TrainServices
 from finetune.spec import TrainSpec
@@ -43,6 +44,7 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
     """line, first-visit sentence, start button, shrink button, memory bar, YAML, command."""
     try:
         spec = tab_form.to_spec(values)
+        starting.check(services.workspace, spec)
         made, machine = make(spec, services, EXAMPLE)
         shown = plan.shown(made)
         span = _forecast(spec, made, machine.cores, services)
@@ -52,7 +54,9 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
     line = views.plan_line(made, span, words)
     taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
     if taken is not None:
-        line += f'<p class="n-sub">{words("train.plan.busy", name=taken.get("name", "?"))}</p>'
+        mine = taken.get("kind") == "engine"
+        busy = words("train.plan.busy_engine") if mine else words("train.plan.busy", name=taken.get("name", "?"))
+        line += f'<p class="n-sub">{busy}</p>'
     remedy = _remedy(spec, machine, services) if made.fit == "too_big" else None
     if remedy:
         changes = ", ".join(f"{words('train.f.' + key)} {value}" for key, value in remedy.items())
@@ -98,7 +102,8 @@ def _forecast(
         return None
     reading = services.readings.get(spec)
     mean = reading.counts.tokens / max(1, len(reading.counts.lengths))
-    return forecast.seconds(spec, len(reading.source.train), mean, rate, made.processes)
+    rows = preference_data.rows_of(spec, reading.source.train)
+    return forecast.seconds(spec, rows, mean, rate, made.processes)
 
 
 def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> Iterator[str]:

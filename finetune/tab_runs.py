@@ -6,6 +6,7 @@ Covers: components, one refresh that only sends what changed, stop / resume / de
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +21,7 @@ from finetune.jobs import Job, Jobs
 from finetune.progress import read, tail
 
 INTERVAL = 1.5
-SHOWN = 14  # components of Runs.shown
+SHOWN = 16  # components of Runs.shown
 RECENT = 6
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -41,9 +42,12 @@ class Runs:
     stop: Any
     resume: Any
     compare: Any
+    parent: Any
+    again: Any
     delete: Any
     timer: Any
     seen: Any
+    request: Any
 
     def shown(self) -> list[Any]:
         """The outputs of ``refresh``, in its order."""
@@ -61,6 +65,8 @@ class Runs:
             self.stop,
             self.resume,
             self.compare,
+            self.parent,
+            self.again,
             self.delete,
         ]
 
@@ -91,9 +97,13 @@ def build(words: Words) -> Runs:
                     compare = gr.Button(
                         words("train.compare"), variant="primary", visible=False, elem_id="train-compare", min_width=150
                     )
+                    parent = gr.Button(
+                        words("train.compare.parent"), visible=False, elem_id="train-compare-parent", min_width=150
+                    )
                     resume = gr.Button(
                         words("train.resume"), variant="primary", visible=False, elem_id="train-resume", min_width=150
                     )
+                    again = gr.Button(words("train.again"), visible=False, elem_id="train-again", min_width=120)
                     delete = gr.Button(words("train.delete"), visible=False, elem_id="train-delete", min_width=120)
                 loss = gr.HTML(elem_id="train-loss")
                 gr.HTML(f'<h3 class="n-h" style="margin-top:8px">{words("train.samples")}</h3>')
@@ -105,7 +115,24 @@ def build(words: Words) -> Runs:
                 record = gr.HTML()
     timer = gr.Timer(INTERVAL)
     return Runs(
-        card, picked, older, head, loss, more, samples, log, record, stop, resume, compare, delete, timer, gr.State({})
+        card,
+        picked,
+        older,
+        head,
+        loss,
+        more,
+        samples,
+        log,
+        record,
+        stop,
+        resume,
+        compare,
+        parent,
+        again,
+        delete,
+        timer,
+        gr.State({}),
+        gr.State(""),
     )
 
 
@@ -194,15 +221,17 @@ def _disk(folder: Path) -> int:
 
 
 def _buttons(jobs: Jobs, job: Job | None) -> list[dict[str, Any]]:
-    """stop, resume, compare, delete: only what makes sense now."""
+    """stop, resume, compare, compare with the parent, again, delete: only what makes sense now."""
     if job is None:
-        return [{"visible": False}] * 4
+        return [{"visible": False}] * 6
     adapter = (jobs.folder(job.id) / "adapter").exists()
     ended = not job.active
     return [
         {"visible": job.active, "interactive": not jobs.stopping(job.id)},
         {"visible": job.state in ("stopped", "failed")},
         {"visible": ended and adapter, "variant": "primary" if job.state == "finished" else "secondary"},
+        {"visible": ended and adapter and bool(job.facts.get("start"))},
+        {"visible": ended},
         {"visible": ended},
     ]
 
@@ -225,12 +254,25 @@ def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
 
         return handler
 
+    def again(picked: str, seen: dict[str, str], whole: bool, token: str, request: gr.Request) -> list[Any]:
+        """A fresh token goes out with the new run, so that two clicks in the same moment make one."""
+        if not owner(request):
+            raise gr.Error(words("app.owner_only"), print_exception=False)
+        try:
+            job_id = jobs.again(picked, token).id
+        except UserError as error:
+            gr.Warning(words.error(error))
+            job_id = picked
+        return [secrets.token_hex(8), *refresh(jobs, job_id, {}, words, whole)]
+
     inputs, outputs = [runs.picked, runs.seen, runs.older], runs.shown()
     runs.timer.tick(show, inputs, outputs, concurrency_limit=8, **HIDDEN)
     runs.older.input(show, inputs, outputs, **HIDDEN)
     runs.picked.input(show, inputs, outputs, **HIDDEN)
     runs.stop.click(act(jobs.stop), inputs, outputs, **HIDDEN)
     runs.resume.click(act(jobs.resume), inputs, outputs, **HIDDEN)
+    gr.context.Context.root_block.load(lambda: secrets.token_hex(8), None, runs.request, **HIDDEN)
+    runs.again.click(again, [*inputs, runs.request], [runs.request, *outputs], trigger_mode="once", **HIDDEN)
     runs.delete.click(act(jobs.delete), inputs, outputs, js=_confirm(words("train.delete.sure")), **HIDDEN)
 
 

@@ -1,8 +1,8 @@
 """The script that a training job runs; it runs by hand with the same YAML.
 
-Covers: supervised fine-tuning of a LoRA or QLoRA adapter, in one process or under ``accelerate launch``, resuming by
-itself from the last whole checkpoint in its folder. Does not cover: starting it (supervise.py) or choosing hardware
-(plan.py).
+Covers: fine-tuning of a LoRA or QLoRA adapter, plainly or from preferences (DPO, KTO), in one process or under
+``accelerate launch``, resuming by itself from the last whole checkpoint in its folder. Does not cover: starting it
+(supervise.py) or choosing hardware (plan.py).
 
     python -m finetune.train --spec my-run.yaml --out workspace/jobs/my-run
 
@@ -14,22 +14,21 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import platform
 import sys
 import time
 import traceback
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from assets.catalog import prompts
-from assets.chat import DATE, ChatFormat
+from assets.chat import ChatFormat
 from assets.errors import UserError
 from assets.files import Workspace, read_json, write_json
 from assets.hub import ModelFiles, locate
+from assets.leases import join
 from assets.quantised import find_copy, source_of
-from finetune import sources
+from finetune import preference_data, sources
+from finetune import start as starting
 from finetune.data import Example
 from finetune.spec import TrainSpec, from_yaml
 
@@ -45,52 +44,75 @@ RANK_LOST = (
     "DistNetworkError",
     "Broken pipe",
 )
+DISK_FULL = (
+    "No space left on device",
+    "PytorchStreamWriter failed writing",
+)  # safetensors and torch.save hide the errno
 GPU_LOST = (
     "CUDA error: unspecified launch failure",
     "no CUDA-capable device",
     "fallen off the bus",
     "CUDA-capable device(s) is/are busy",
 )
-PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
 def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     """Train and save; the exit code. UserError and the libraries' errors pass through."""
     from finetune import train_ranks as ranks
     from finetune import train_resume as resuming
+    from finetune.train_back import go_back
+    from finetune.train_record import describe
+    from finetune.train_samples import Samples
     from finetune.train_watch import Report, Watch, peaks
 
     _begin(spec)
+    _join_lease(folder, workspace)
     report = Report(folder, ranks.rank() == 0)
     report.phase("start")
     report.phase("download")
     files = locate(workspace, spec.model.id, spec.model.revision)
     chat = ChatFormat.from_folder(files.folder, spec.model.template)
     source = sources.load(workspace, spec.data)
+    start = starting.check(workspace, spec, chat.template_hash)
     origin = resuming.origin(spec, source_of(files), source.sha256, chat.template_hash)
+    origin["same"] |= preference_data.identity(spec, start)
     spec, checkpoint = resuming.go_on(spec, folder, origin, report)
     rows = _rows(spec, source, chat, report)
     base = _base(spec, files, workspace, report)
     report.phase("load")
-    trainer = build_trainer(spec, base, folder, rows, chat, report)
+    trainer = build_trainer(spec, base, folder, rows, chat, report, start.folder if start else None)
     loaded = peaks().get("host_share")
     resuming.check_ranks(origin, checkpoint)
-    watch = Watch(folder, report, sample_prompts(spec, source.domain), chat, spec, origin)
+    samples = Samples(sample_prompts(spec, source.domain), chat, spec, report)
+    watch = Watch(folder, report, samples, spec.watch.keep, origin, trainer.args.fp16)
     trainer.add_callback(watch)
     began = time.time()
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    loss, trouble = _train(trainer, checkpoint)
     report.phase("save")
-    if watch.moved or not watch.stopped:
+    back = go_back(folder, trouble, spec.schedule.learning_rate, report) if trouble else None
+    if trouble is None and (watch.moved or not watch.stopped):
         trainer.save_model(str(folder / "adapter"))
-    record = describe(spec, files, chat, source, began)
-    record["metrics"] = {"train_loss": result.training_loss, "steps": result.global_step, "eval_loss": watch.best}
-    record["stopped"] = watch.stopped
+    record = describe(spec, files, chat, source, began, folder)
+    record["metrics"] = {"train_loss": loss, "steps": trainer.state.global_step, "eval_loss": watch.best}
+    record |= preference_data.record(workspace, spec, start)
+    record["stopped"] = watch.stopped or back is not None
+    record["went_back"] = back
     record["canary"] = trainer.canary.record()
     record["ranks"] = ranks.gathered({**peaks(), "host_share_loaded": loaded})
     if ranks.rank() == 0:
         _write(record, folder)
     ranks.leave()
-    return STOPPED if watch.stopped else 0
+    return STOPPED if record["stopped"] else 0
+
+
+def _train(trainer: Any, checkpoint: Path | None) -> tuple[float | None, Any]:
+    """The mean training loss, or what went wrong."""
+    from finetune.train_back import GoneWrong
+
+    try:
+        return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss, None
+    except GoneWrong as gone:
+        return None, gone.trouble
 
 
 def _begin(spec: TrainSpec) -> None:
@@ -111,9 +133,15 @@ def _begin(spec: TrainSpec) -> None:
     set_seed(spec.schedule.seed)
 
 
-def _rows(
-    spec: TrainSpec, source: sources.Source, chat: ChatFormat, report: Any
-) -> dict[str, list[dict[str, list[int]]]]:
+def _join_lease(folder: Path, workspace: Workspace) -> None:
+    """A rank that outlives its supervisor, stopped or stuck in the driver, still holds its GPU."""
+    if "NARANHI_JOB" in os.environ and (folder / "plan.json").exists():
+        join(workspace, tuple(read_json(folder / "plan.json")["devices"]))
+
+
+def _rows(spec: TrainSpec, source: sources.Source, chat: ChatFormat, report: Any) -> dict[str, list[dict[str, Any]]]:
+    if spec.objective != "sft":
+        return preference_data.encode_all(spec, source, chat, report)
     train = encode(source.train, chat, spec)
     if not train:
         raise UserError("train.all_masked", length=spec.schedule.max_length)
@@ -147,7 +175,10 @@ def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[d
             ids = chat.tokenizer(example.text)["input_ids"][: spec.schedule.max_length]
             rows.append({"input_ids": ids, "labels": ids})
             continue
-        trained = chat.encode_training(list(example.messages), spec.data.system or None, spec.schedule.max_length)
+        if example.label is False:
+            continue  # a bad answer has nothing to learn from without an objective that knows it is one
+        said = [*example.messages, *example.chosen]
+        trained = chat.encode_training(said, spec.data.system or None, spec.schedule.max_length)
         labels = [i if t else -100 for i, t in zip(trained.ids, trained.trained, strict=True)]
         if any(trained.trained):
             rows.append({"input_ids": trained.ids, "labels": labels})
@@ -158,14 +189,15 @@ def build_trainer(
     spec: TrainSpec,
     base: Path,
     folder: Path,
-    rows: dict[str, list[dict[str, list[int]]]],
+    rows: dict[str, list[dict[str, Any]]],
     chat: ChatFormat,
     report: Any,
+    start: Path | None = None,
 ) -> Any:
-    """The model in 4 bits with a fresh adapter, inside TRL's trainer."""
+    """The model in 4 bits with a fresh adapter, or the one in the folder ``start``, inside TRL's trainer."""
     from finetune.train_trainer import build
 
-    return build(spec, base, folder, rows, chat, report)
+    return build(spec, base, folder, rows, chat, report, start)
 
 
 def sample_prompts(spec: TrainSpec, domain: str) -> list[list[dict[str, str]]]:
@@ -176,33 +208,6 @@ def sample_prompts(spec: TrainSpec, domain: str) -> list[list[dict[str, str]]]:
     return found[::step][: spec.watch.samples]
 
 
-def describe(
-    spec: TrainSpec, files: ModelFiles, chat: ChatFormat, source: sources.Source, began: float
-) -> dict[str, Any]:
-    """run.json: what anybody needs to repeat or to load this run."""
-    return {
-        "version": 1,
-        "name": spec.name,
-        "base": {"id": files.id, "revision": files.revision},
-        "template_hash": chat.template_hash,
-        "template": spec.model.template,
-        "date": DATE,
-        "system": spec.data.system,
-        "dataset": {
-            **asdict(spec.data),
-            "sha256": source.sha256,
-            "train": len(source.train),
-            "heldout": len(source.heldout),
-        },
-        "spec": spec.to_dict(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "started_at": began,
-        "finished_at": time.time(),
-    }
-
-
 def explain(error: BaseException) -> dict[str, Any]:
     """The sentence for whatever ended the run."""
     if isinstance(error, UserError):
@@ -210,7 +215,7 @@ def explain(error: BaseException) -> dict[str, Any]:
     text = f"{type(error).__name__}: {error}"
     if "out of memory" in text.lower() or isinstance(error, MemoryError):
         return {"key": "train.out_of_memory", "values": {}}
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(word in text for word in DISK_FULL):
         return {"key": "train.disk_full", "values": {}}
     if "EADDRINUSE" in text or "address already in use" in text:
         return {"key": "train.port_taken", "values": {}}

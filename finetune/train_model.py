@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, G
 
 from assets.errors import UserError
 from assets.multimodal import TEXT_NAMES
+from assets.quantised import NF4
 from finetune.spec import LoraSpec, TrainSpec
 from finetune.train_canary import quantised_layers
 
@@ -26,14 +27,8 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 def quantisation(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation, packed as float32: the storage that FSDP2 gathers without changing a byte."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=torch.float32,
-    )
+    """What the comparison quantises by too, computing in ``dtype``."""
+    return BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
 
 
 def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.device | str) -> Any:

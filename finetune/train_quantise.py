@@ -24,7 +24,7 @@ from assets.errors import UserError
 from assets.files import Workspace, lock, write_json
 from assets.hub import ModelFiles
 from assets.multimodal import TEXT_NAMES
-from assets.quantised import RECORD, copy_folder, find_copy, source_of
+from assets.quantised import NF4, RECORD, copy_folder, find_copy, source_of
 from finetune import train_ranks as ranks
 from finetune.spec import TrainSpec
 from finetune.train_canary import quantised_layers
@@ -138,7 +138,11 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _packed(name: str, tensor: torch.Tensor, dtype: torch.dtype, device: torch.device) -> dict[str, torch.Tensor]:
     from bitsandbytes.nn import Params4bit
 
-    options = {"quant_type": "nf4", "compress_statistics": True, "quant_storage": torch.float32}
+    options = {
+        "quant_type": NF4["bnb_4bit_quant_type"],
+        "compress_statistics": NF4["bnb_4bit_use_double_quant"],
+        "quant_storage": getattr(torch, str(NF4["bnb_4bit_quant_storage"])),
+    }
     weight = Params4bit(tensor.to(device, dtype), requires_grad=False, **options).to(device)
     constants = weight.quant_state.as_dict(packed=True)
     return {name: weight.data.cpu(), **{f"{name}.{key}": value.cpu() for key, value in constants.items()}}

@@ -23,6 +23,7 @@ from finetune.train_save import last_checkpoint, trained, whole
 
 ORIGIN = "origin.json"
 OPTIMIZER = "optimizer.pt"
+SCHEDULER = "scheduler.pt"
 
 
 def origin(spec: TrainSpec, revision: str, data_sha256: str, template_hash: str) -> dict[str, Any]:
@@ -67,6 +68,8 @@ def go_on(spec: TrainSpec, folder: Path, origin: dict[str, Any], report: Any) ->
     report.note("train.resumed", name=checkpoint.name)
     if before["ranks"] != ranks.world():
         report.note("train.resumed_ranks", before=before["ranks"], now=ranks.world())
+    if (rate := rate_of(checkpoint)) != spec.schedule.learning_rate:
+        report.note("train.resumed_rate", before=rate, now=spec.schedule.learning_rate)
     origin["batch"] = batch
     return replace(spec, schedule=replace(spec.schedule, accumulation=batch // each)), checkpoint
 
@@ -130,3 +133,20 @@ def load_optimizer(optimizer: Any, model: Any, folder: Path) -> None:
             else:
                 state[key] = torch.zeros_like(parameter)
                 fill(state[key], value)
+
+
+def rate_of(checkpoint: Path) -> float:
+    """The learning rate that a checkpoint's course was made for."""
+    return float(torch.load(checkpoint / SCHEDULER, weights_only=True)["base_lrs"][0])
+
+
+def load_scheduler(scheduler: Any, optimizer: Any, checkpoint: Path, rate: float) -> None:
+    """Where the learning rate was in its course, with the height of ``rate``. After ``load_optimizer``."""
+    scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER, weights_only=True))
+    before = float(scheduler.base_lrs[0])
+    if before == rate:
+        return
+    scheduler.base_lrs = [rate for _ in scheduler.base_lrs]
+    for group in optimizer.param_groups:
+        group["initial_lr"], group["lr"] = rate, group["lr"] * rate / before
+    scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]

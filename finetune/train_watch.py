@@ -1,7 +1,7 @@
 """What a run tells while it trains, and how it listens for a stop.
 
-Covers: metrics.jsonl and samples.jsonl, phases, stop requests that all ranks agree on, ending a run whose loss is no
-number. Does not cover: reading those files (progress.py).
+Covers: metrics.jsonl and samples.jsonl, phases, stop requests that all ranks agree on, ending a run that goes wrong. Does
+not cover: reading those files (progress.py) or what goes wrong means (divergence.py).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
-from assets.chat import ChatFormat
-from assets.errors import UserError
 from assets.files import write_json
 from finetune import train_ranks as ranks
+from finetune.divergence import Losses, Trouble
+from finetune.train_back import GoneWrong
 from finetune.train_resume import ORIGIN
+from finetune.train_samples import Samples
 from finetune.train_save import mark_complete, rotate
 
 
@@ -64,6 +65,8 @@ def peaks() -> dict[str, int]:
     """For the record: the most bytes this rank held on its GPU, and its share of host memory now (pages that several
     ranks map are divided among them)."""
     values = memory()
+    if torch.cuda.is_available():
+        values["gpu_allocated"] = torch.cuda.max_memory_allocated()
     rollup = Path("/proc/self/smaps_rollup")
     if rollup.exists():
         values["host_share"] = next(
@@ -72,29 +75,38 @@ def peaks() -> dict[str, int]:
     return values
 
 
+def rewards(logs: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """What DPO and KTO tell beside the loss: how far better and worse answers have moved from the reference (in nats,
+    times beta), the gap between them, and the share of pairs on the right side of it."""
+    names = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margins": "margin", "accuracies": "accuracy"}
+    found = {ours: logs.get(f"{prefix}rewards/{theirs}") for theirs, ours in names.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes down steps and evaluations, answers the sample prompts, and stops the run when asked."""
+    """Writes down steps and evaluations, has the sample prompts answered, and stops the run when asked."""
 
     def __init__(
         self,
         folder: Path,
         report: Report,
-        prompts: list[list[dict[str, str]]],
-        chat: ChatFormat,
-        options: Any,
+        samples: Samples,
+        keep: int,
         origin: dict[str, Any],
+        scaled: bool = False,
     ) -> None:
         self._folder = folder
         self._origin = origin
         self._report = report
-        self._prompts = prompts
-        self._chat = chat
-        self._options = options
+        self._samples = samples
+        self._keep = keep
+        self._losses = Losses(scaled)
         self._began = self._tokens = 0.0
         self.stopped = False
         self.best: dict[str, float] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self._samples.begin(model)
         self._report.write("facts", total_steps=state.max_steps, eval_every=args.eval_steps)
         self._report.phase("train")
 
@@ -125,21 +137,29 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             grad_norm=norm,
             seconds=self._seconds,
             tokens_per_second=max(0.0, tokens - self._tokens) / self._seconds,
+            **rewards(logs),
             **memory(),
         )
         self._tokens = tokens
         self._moved = self._moved or bool(logs.get("learning_rate"))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise UserError("train.not_a_number", step=state.global_step)
+        self._end_if(self._losses.look(state.global_step, loss, norm))
+
+    def _end_if(self, trouble: Trouble | None) -> None:
+        """What rank 0 sees counts: all ranks leave the loop at the same step or none."""
+        trouble = ranks.agreed(trouble)
+        if trouble is not None:
+            raise GoneWrong(trouble)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any], model: Any = None, **kwargs: Any
     ) -> None:
         loss = float(metrics["eval_loss"])
         began = time.monotonic()
-        self._samples(model, state.global_step)
+        self._evaluating = False
+        self._samples.answer(model, args, state.global_step)
         seconds = float(metrics["eval_runtime"]) + time.monotonic() - began
-        self._report.write("eval", step=state.global_step, loss=loss, seconds=seconds)
+        self._report.write("eval", step=state.global_step, loss=loss, seconds=seconds, **rewards(metrics, "eval_"))
+        self._end_if(self._losses.evaluated(state.global_step, loss))
         self.best.setdefault("first", loss)
         self.best["last"] = loss
         self._report.phase("train")
@@ -159,29 +179,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     _evaluating = _moved = False
     _seconds = 1.0
 
-    @torch.no_grad()
-    def _samples(self, model: Any, step: int) -> None:
-        """The fixed prompts, answered greedily by one rank; not where the weights are spread over ranks."""
-        self._evaluating = False
-        if ranks.sharded() or ranks.rank():
-            return
-        model.eval()
-        for prompt in self._prompts:
-            ids = torch.tensor(
-                [self._chat.encode_prompt(prompt, self._options.data.system or None)], device=model.device
-            )
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=self._options.watch.sample_tokens,
-                do_sample=False,
-                use_cache=True,
-                eos_token_id=list(self._chat.stop_ids),
-                pad_token_id=self._chat.stop_ids[0],
-            )
-            text = self._chat.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-            self._report.sample(step=step, prompt=prompt[-1]["content"], answer=text.strip())
-
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark a checkpoint whole once every rank has written its part; only then may older ones go."""
         ranks.wait()
@@ -189,7 +186,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_json(checkpoint / ORIGIN, self._origin)
             mark_complete(checkpoint)
-            self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, self._options.watch.keep))
+            keep = 10**9 if self._losses.suspicious else self._keep
+            self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, keep))
 
 
 def watch_parents() -> None:

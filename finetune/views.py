@@ -15,7 +15,10 @@ from finetune.jobs import Job
 from finetune.plan import LaunchPlan
 from finetune.progress import PHASES, Progress
 
-COLORS = ("#2f4b8f", "#5b78c4", "#b8501f", "#e0905f", "#2c7a4b", "#7cb894", "#8a5a00", "#d0a548", "#76508a", "#9aa1ad")
+COLORS = (
+    *("#2f4b8f", "#5b78c4", "#b8501f", "#e0905f", "#2c7a4b", "#7cb894", "#8a5a00", "#d0a548", "#76508a", "#9aa1ad"),
+    "#5c4033",
+)
 
 
 def label(job: Job, words: Words) -> str:
@@ -34,7 +37,8 @@ def head(job: Job, progress: Progress, stopping: bool, words: Words) -> str:
         parts.append(f'<p class="n-sub">{words("train.stopping" if stopping else "train.running.sub")}</p>')
     else:
         parts.append(_ended(job, progress, words))
-    notes = "".join(f'<p class="n-sub">{escape(words(n["key"], **n["values"]))}</p>' for n in progress.notes)
+    said = [n for n in progress.notes if not job.error or n["key"] != job.error["key"]]
+    notes = "".join(f'<p class="n-sub">{escape(words(n["key"], **n["values"]))}</p>' for n in said)
     return "".join(parts) + notes + figures(job, progress, words)
 
 
@@ -61,7 +65,7 @@ def _bar(progress: Progress, words: Words) -> str:
 def _ended(job: Job, progress: Progress, words: Words) -> str:
     if job.state == "queued":
         return f'<div class="n-note warn">{words("train.queued.sub")}</div>'
-    if job.state == "failed":
+    if job.state == "failed" or job.error:  # a stopped run has an error when it went back to its last good checkpoint
         error = job.error or {"key": "train.crashed", "values": {"reason": job.exit_code}}
         return f'<div class="n-note bad">{escape(words(error["key"], **error["values"]))}</div>'
     if job.state == "stopped":
@@ -114,8 +118,10 @@ def loss_chart(progress: Progress, words: Words) -> str:
 
 
 def more_charts(progress: Progress, words: Words) -> str:
-    """Learning rate, gradient norm, speed and memory, one small picture each."""
+    """What preferences taught, learning rate, gradient norm, speed and memory, one small picture each."""
+    pairs = (("train.n.margin", "margin", 1.0), ("train.n.accuracy", "accuracy", 1.0))
     wanted = (
+        *(entry for entry in pairs if progress.latest(entry[1]) is not None),
         ("train.n.rate", "learning_rate", 1.0),
         ("train.n.norm", "grad_norm", 1.0),
         ("train.n.tps", "tokens_per_second", 1.0),
@@ -164,14 +170,20 @@ def plan_line(plan: LaunchPlan, seconds: tuple[float, float] | None, words: Word
         have=size(plan.available),
         time=time_text,
     )
-    return f'<div class="n-note {kind}">{text}</div>'
+    return f'<div class="n-note {kind}">{text}</div>{_foreign(plan, words)}'
+
+
+def _foreign(plan: LaunchPlan, words: Words) -> str:
+    """What other programs hold on the GPUs in question: it is counted as not there."""
+    held = ", ".join(f"GPU {index} {size(held)}" for index, held in plan.foreign.items())
+    return f'<p class="n-sub">{words("plan.foreign", held=held)}</p>' if held else ""
 
 
 def memory_bar(plan: LaunchPlan, words: Words) -> str:
     """One stacked bar against what is free, with a key."""
     whole = max(plan.total, plan.available)
     cells, keys = [], []
-    for (part, value), color in zip(plan.parts.items(), COLORS, strict=True):
+    for (part, value), color in zip(plan.parts.items(), COLORS, strict=False):
         if value <= 0:
             continue
         name = words("train.part." + part)

@@ -114,10 +114,13 @@ def _byte_level(special: list[str]) -> Tokenizer:
 def _byte_fallback(special: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    words = pre_tokenizers.Split(" ", "merged_with_previous")
+    # While it is trained lines stay apart: like the real one it has no token that joins a line's end to a letter.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("\n", "isolated"), words])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     trainer = trainers.BpeTrainer(vocab_size=250, special_tokens=special, limit_alphabet=100, show_progress=False)
     tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.pre_tokenizer = words
     # Byte tokens are ordinary entries of the vocabulary, which no trainer adds.
     data = json.loads(tokenizer.to_str())
     vocabulary = data["model"]["vocab"]

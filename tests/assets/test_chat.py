@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from assets.chat import PLAIN_TEMPLATE, ChatFormat
@@ -78,6 +78,7 @@ WRITTEN = st.one_of(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(["0", "0", "0", "s"])
 @given(st.lists(WRITTEN, min_size=2, max_size=4).filter(lambda contents: len(contents) % 2 == 0))
 def test_the_mask_holds_for_anything_written(chat: ChatFormat, kind: str, contents: list[str]) -> None:
     answers = [answer.strip() + KINDS[kind][3] for answer in contents[1::2]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from assets.files import Workspace, read_json
-from assets.leases import CPU, acquire, holder
+from assets.leases import CPU, acquire, holder, join
 
 HOLD = (
     "import sys, time\n"
@@ -150,3 +150,44 @@ def test_whoever_wants_a_free_device_gets_it_while_somebody_looks(space: Workspa
     lease = acquire(space, (CPU,), {})
     assert lease is not None
     lease.release()
+
+
+JOIN = (
+    "import sys, time\n"
+    "from pathlib import Path\nfrom assets.files import Workspace\nfrom assets.leases import join\n"
+    "join(Workspace(Path(sys.argv[1])), tuple(sys.argv[2:]))\n"
+    "print('joined', flush=True)\ntime.sleep(600)\n"
+)
+
+
+def test_whoever_joined_holds_on_when_the_first_is_gone(space: Workspace) -> None:
+    """As a rank under a launcher does, which closes every handle it inherits."""
+    lease = acquire(space, ("gpu-a",), {"kind": "job", "id": "j"})
+    assert lease is not None
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", JOIN, str(space.root), "gpu-a"], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [says(rank) for rank in ranks] == ["joined", "joined"]
+    lease.release()
+    for rank in ranks:
+        seen = holder(space, "gpu-a")
+        assert seen is not None and seen["id"] == "j" and acquire(space, ("gpu-a",), {}) is None
+        rank.kill()
+        rank.wait()
+        assert rank.stdout is not None
+        rank.stdout.close()
+    assert holder(space, "gpu-a") is None
+    again = acquire(space, ("gpu-a",), {"kind": "engine"})
+    assert again is not None
+    again.release()
+
+
+def test_joining_does_not_disturb_looking(space: Workspace) -> None:
+    lease = acquire(space, ("gpu-a",), {"kind": "job"})
+    assert lease is not None
+    joined = [join(space, ("gpu-a",)) for _ in range(3)]
+    assert all(holder(space, "gpu-a") is not None for _ in range(20))
+    for part in (*joined, lease):
+        part.release()
+    assert holder(space, "gpu-a") is None

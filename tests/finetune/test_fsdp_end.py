@@ -67,12 +67,13 @@ def two(tmp_path: Path) -> Two:
     return Two(tmp_path / "home")
 
 
-@pytest.mark.parametrize("method", ["on_evaluate", "on_save"])
+@pytest.mark.parametrize("method", ["on_step_begin", "on_evaluate", "on_save"])
 def test_a_stop_in_the_middle_of_it_is_agreed_on_and_saved(method: str, two: Two) -> None:
-    """A request that lands in the evaluation ends the run there; one that lands in a save, after one more step."""
+    """A request that lands in a step or in the evaluation ends the run there; one that lands in a save, after one more
+    step."""
     job = two.start(f"0:touch={method}", steps=9)
     assert two.ended(job).state == "stopped"
-    step = {"on_evaluate": 2, "on_save": 3}[method]
+    step = {"on_step_begin": 2, "on_evaluate": 2, "on_save": 3}[method]
     checkpoint, broken = last_checkpoint(two.folder(job) / "checkpoints")
     assert checkpoint is not None and checkpoint.name == f"checkpoint-{step}" and not broken
     assert read(two.folder(job)).step == step and not two.left(job)
@@ -111,6 +112,19 @@ def calm(two: Two, job: Job) -> None:
     write_json(two.folder(job) / "plan.json", plan)
 
 
+def test_a_loss_that_breaks_ends_all_ranks_at_the_last_good_checkpoint_and_goes_on_slower(two: Two) -> None:
+    job = two.start("all:poison=4", steps=6)
+    ended = two.ended(job)
+    back = {"key": "train.back.not_a_number", "values": {"step": 5, "back": 2, "rate": 2.5e-3}}
+    assert (ended.state, ended.error) == ("stopped", back) and not two.left(job)
+    assert (two.folder(job) / "adapter" / "adapter_model.safetensors").exists()
+    assert [p.name for p in (two.folder(job) / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
+    calm(two, job)
+    two.jobs.resume(job.id)
+    assert two.ended(job).state == "finished" and two.jobs.get(job.id).error is None
+    assert [note["key"] for note in read(two.folder(job)).notes] == [back["key"], "train.resumed", "train.resumed_rate"]
+
+
 def test_a_rank_that_is_killed_is_noticed_by_the_others(two: Two) -> None:
     job = two.start("1:kill=1")
     ended = two.ended(job)
@@ -120,10 +134,44 @@ def test_a_rank_that_is_killed_is_noticed_by_the_others(two: Two) -> None:
 
 
 def test_nothing_outlives_a_supervisor_that_is_killed(two: Two) -> None:
+    """But for a rank that cannot run, here a stopped one without its launcher: it holds the device, and ends as soon as
+    it can."""
     job = two.start("all:hang")
     until(lambda: phase_of(two.folder(job)) == "load", PATIENCE)
     supervisor = two.jobs.get(job.id).supervisor
+    stuck = next(p for p in two.processes(job) if p.info["environ"].get("RANK") == "1")
+    launcher = stuck.ppid()
+    assert supervisor is not None
+    stuck.suspend()
+    for pid in (supervisor[0], launcher):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: [p.pid for p in two.left(job)] == [stuck.pid], GONE)
+    held = holder(two.workspace, "cpu")
+    assert held is not None and held["id"] == job.id
+    stuck.resume()
+    until(lambda: not two.left(job), GONE)
+    assert holder(two.workspace, "cpu") is None
+    assert two.jobs.get(job.id).error == {"key": "jobs.killed", "values": {}}
+
+
+def test_nothing_outlives_it_while_ranks_train_together(two: Two) -> None:
+    job = two.start(steps=5000)
+    until(lambda: read(two.folder(job)).step >= 4, PATIENCE)
+    supervisor = two.jobs.get(job.id).supervisor
     assert supervisor is not None
     os.kill(supervisor[0], signal.SIGKILL)
-    until(lambda: not two.left(job), GONE)
-    assert two.jobs.get(job.id).error == {"key": "jobs.killed", "values": {}}
+    until(lambda: not two.left(job) and holder(two.workspace, "cpu") is None, GONE)
+    assert last_checkpoint(two.folder(job) / "checkpoints")[0] is not None
+
+
+@pytest.mark.parametrize("method", ["on_evaluate", "on_save"])
+def test_a_rank_that_fails_in_the_middle_of_it_ends_the_run(method: str, two: Two) -> None:
+    """The checkpoint that was being written is not whole, so the one before it counts."""
+    job = two.start(f"1:fail={method}", steps=6)
+    ended = two.ended(job)
+    assert ended.state == "failed" and ended.error is not None
+    assert "this rank fails" in ended.error["values"]["reason"]
+    assert not two.left(job) and holder(two.workspace, "cpu") is None
+    checkpoint, broken = last_checkpoint(two.folder(job) / "checkpoints")
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    assert broken == {"on_evaluate": [], "on_save": ["checkpoint-4"]}[method]

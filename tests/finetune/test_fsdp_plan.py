@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from assets.errors import UserError
+from assets.words import Words
+from finetune import views
 from finetune.gpu import Gpu, Machine
-from finetune.memory import GIB, Shape
-from finetune.plan import LaunchPlan, make
+from finetune.memory import EACH, GIB, Shape, estimate
+from finetune.plan import LaunchPlan, from_dict, make
 from finetune.spec import ClusterSpec, DataSpec, HardwareSpec, ModelSpec, TrainSpec
 
 SPEC = TrainSpec(ModelSpec("m"), DataSpec("d"))
@@ -41,6 +43,15 @@ def test_gpus_that_others_hold_are_left_out(free: tuple[int, ...], placement: st
     assert (made.placement, made.gpus, made.fit != "too_big") == (placement, gpus, True)
 
 
+def test_what_others_hold_is_part_of_the_plan() -> None:
+    made = plan(LLAMA_8B, 24, 2, 24, 24)
+    assert made.foreign == {"1": 22 * GIB}
+    assert "GPU 1 22.0 GB" in views.plan_line(made, None, Words("en"))
+    assert "GPU 1" not in views.plan_line(plan(LLAMA_8B, 24, 24), None, Words("en"))
+    old = {k: v for k, v in made.to_dict().items() if k != "foreign"} | {"reason": ""}
+    assert from_dict(old).gpus == made.gpus
+
+
 def test_offload_comes_last() -> None:
     assert not plan(LLAMA_70B, 24, 24, 24, 24).offload
     two = plan(LLAMA_70B, 24, 24)
@@ -59,8 +70,19 @@ def test_offload_on_one_gpu_when_it_is_asked_for() -> None:
 
 
 def test_ranks_share_one_copy_in_host_memory() -> None:
-    four, two = plan(LLAMA_70B, 24, 24, 24, 24).host, plan(LLAMA_70B, 24, 24).host
-    assert four - two == 2 * 2 * GIB
+    """One truth: the plan says what memory.py counts, for the ranks of this machine."""
+    four = plan(LLAMA_70B, 24, 24, 24, 24)
+    five = plan(LLAMA_70B, 24, 24, 24, 24, 24)
+    assert (four.placement, five.placement) == ("fsdp", "fsdp") and five.host - four.host == EACH
+    assert four.host == estimate(LLAMA_70B, SPEC, 4, sharded=True).host
+    whole = replace(SPEC, method="lora")
+    assert estimate(LLAMA_8B, whole, 4, sharded=True).host > 4 * 2 * LLAMA_8B.parameters
+
+
+def test_offloaded_weights_are_shared_by_the_machines_that_hold_them() -> None:
+    spec = replace(SPEC, hardware=HardwareSpec(offload=True))
+    one, half = (estimate(LLAMA_70B, spec, 4, sharded=True, here=n).host for n in (4, 2))
+    assert estimate(LLAMA_70B, SPEC, 4, sharded=True).host < one and one - half > 2 * EACH
 
 
 def test_gemma_is_not_trained_in_float16() -> None:

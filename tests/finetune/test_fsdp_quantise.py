@@ -11,7 +11,7 @@ import pytest
 from assets.errors import UserError
 from assets.files import Workspace
 from assets.hub import ModelFiles, locate
-from assets.quantised import RECORD, copy_folder, find_copy
+from assets.quantised import NF4, RECORD, copy_folder, find_copy
 from finetune.spec import DataSpec, ModelSpec, TrainSpec
 from tests.models import ARCHITECTURES, make_model
 
@@ -151,13 +151,7 @@ def test_public_checkpoints_of_other_storage_are_seen_as_float32(
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     files = model_files(workspace, tmp_path)
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        bnb_4bit_quant_storage=getattr(torch, storage),
-    )
+    config = BitsAndBytesConfig(**{**NF4, "bnb_4bit_quant_storage": storage}, bnb_4bit_compute_dtype=torch.bfloat16)
     options = {"dtype": torch.bfloat16, "device_map": {"": "cpu"}, "quantization_config": config}
     AutoModelForCausalLM.from_pretrained(files.folder, **options).save_pretrained(tmp_path / "public")
     assert fingerprint(tmp_path / "public") == fingerprint(files.folder)
@@ -181,7 +175,7 @@ def test_the_comparison_loads_the_copy_that_training_made(workspace: Workspace, 
     copy = quantise(workspace, files)
     assert find_copy(workspace, files) == copy
     read: list[Path] = []
-    import compare.local_engine as engine_module
+    import compare.local_engine_group as engine_module
 
     original = engine_module.load_model
     with pytest.MonkeyPatch.context() as patch:

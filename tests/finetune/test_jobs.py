@@ -20,18 +20,12 @@ from assets.errors import UserError
 from assets.files import read_json, write_json
 from assets.leases import acquire
 from finetune import jobs as module
+from finetune import sources
 from finetune.jobs import ROOT, Job, Jobs, alive, from_dict, identity
 from tests.finetune.fake_run import SPEC, Runs, until
 
 # A supervisor outlives the program that started it, so nobody waits for it.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[Runs]:
-    made = Runs(tmp_path)
-    yield made
-    made.clean()
 
 
 @pytest.fixture
@@ -94,7 +88,7 @@ def test_the_newest_comes_first_and_names_are_optional(busy: Runs) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../jobs", "a/b", "/etc", "없음", "queue.lock"])
 def test_only_our_own_folders_are_runs(runs: Runs, name: str) -> None:
-    for call in (runs.jobs.get, runs.jobs.folder, runs.jobs.stop, runs.jobs.resume, runs.jobs.delete):
+    for call in (runs.jobs.get, runs.jobs.folder, runs.jobs.stop, runs.jobs.resume, runs.jobs.again, runs.jobs.delete):
         refused("jobs.unknown", call, name)
 
 
@@ -279,3 +273,41 @@ def test_the_supervisor_gets_no_gradio_settings(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HF_HOME", "/somewhere")
     environment = module._environment()
     assert "GRADIO_SERVER_PORT" not in environment and environment["HF_HOME"] == "/somewhere"
+
+
+def test_a_run_that_went_back_resumes_slower(busy: Runs) -> None:
+    error = {"key": "train.back.diverged", "values": {"step": 34, "back": 20, "rate": 1e-4}}
+    job = put(busy, state="stopped", error=error)
+    assert busy.jobs.spec(job.id).schedule.learning_rate == 2e-4
+    assert busy.jobs.resume(job.id).error is None
+    assert busy.jobs.spec(job.id).schedule.learning_rate == 1e-4
+    other = put(busy, state="stopped", error={"key": "train.killed", "values": {"signal": "SIGKILL"}})
+    busy.jobs.resume(other.id)
+    assert busy.jobs.spec(other.id) == SPEC
+
+
+def ran(runs: Runs, sha256: str, revision: str | None = None) -> Job:
+    """An ended run on the built-in data, with its record."""
+    job = put(runs)
+    base = {"id": SPEC.model.id, "revision": revision}
+    write_json(runs.path(job, "run.json"), {"stopped": False, "base": base, "dataset": {"sha256": sha256}})
+    return job
+
+
+def test_again_is_the_same_in_a_folder_of_its_own(busy: Runs) -> None:
+    job = ran(busy, sources.load(busy.workspace, SPEC.data).sha256, "a" * 40)
+    new = busy.jobs.again(job.id, request="click")
+    assert new.id != job.id and new.state == "queued" and new.name == SPEC.name
+    pinned = replace(SPEC, model=replace(SPEC.model, revision="a" * 40))
+    assert busy.jobs.spec(new.id) == pinned and busy.jobs.spec(job.id) == SPEC
+    before, after = busy.jobs.plan(job.id), busy.jobs.plan(new.id)
+    assert str(busy.jobs.folder(new.id)) in after.argv and not any(job.id in word for word in after.argv)
+    assert replace(after, argv=()) == replace(before, argv=())
+    assert busy.jobs.again(job.id, request="click").id == new.id
+    assert not busy.path(new, "run.json").exists()
+
+
+def test_again_is_refused_when_the_data_has_changed(busy: Runs) -> None:
+    job = ran(busy, "something else")
+    refused("jobs.data_changed", busy.jobs.again, job.id)
+    assert busy.jobs.list() == [job]

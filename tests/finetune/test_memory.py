@@ -96,3 +96,19 @@ def test_the_parts() -> None:
     assert one.parts["optimizer"] == 2 * one.parts["lora"] == 8 * adapter_parameters(LLAMA_8B, SPEC)
     assert estimate(LLAMA_8B, replace(SPEC, method="lora")).parts["constants"] == 0
     assert on_cpu(STARTER, SPEC).host == on_cpu(STARTER, SPEC).total
+
+
+def test_preferences_take_the_second_answer_and_the_reference() -> None:
+    """A pair is two texts at once; a frozen copy of the adapter is there only when there is one to go on from."""
+    plain = estimate(LLAMA_8B, SPEC)
+    pairs = estimate(LLAMA_8B, replace(SPEC, objective="dpo"))
+    assert "reference" not in plain.parts and pairs.parts["reference"] > 0
+    assert (
+        pairs.parts["activations"] == 2 * plain.parts["activations"]
+        and pairs.parts["weights"] == plain.parts["weights"]
+    )
+    on = estimate(LLAMA_8B, replace(SPEC, objective="dpo", start="jobs/x/adapter"))
+    assert on.total - pairs.total == 4 * adapter_parameters(LLAMA_8B, SPEC)
+    judged = estimate(LLAMA_8B, schedule(micro_batch=2))
+    alone = estimate(LLAMA_8B, replace(schedule(micro_batch=2), objective="kto"))
+    assert alone.parts["activations"] == judged.parts["activations"] and alone.total > judged.total

@@ -129,7 +129,7 @@ def test_plain_text_is_learnt_whole(space: Workspace, tmp_path: Path) -> None:
 
 def test_preference_pairs_show_the_answer_that_won(space: Workspace, tmp_path: Path) -> None:
     (space.uploads / "pairs.csv").write_text(
-        "prompt,chosen,rejected\n질문이에요,좋은 답,나쁜 답\n또 질문,더 좋은 답,더 나쁜 답\n", encoding="utf-8"
+        "prompt,chosen,rejected\n질문이에요,좋은 답,나쁜 답\n다른 질문,더 좋은 답,더 나쁜 답\n", encoding="utf-8"
     )
     wish = replace(spec(tmp_path), data=DataSpec("pairs.csv", "file", heldout=0.0))
     assert marked(show(space, wish, Words("ko"))) == ["좋은 답<|im_end|>", "더 좋은 답<|im_end|>"]

@@ -19,6 +19,7 @@ from finetune.spec import (
     HardwareSpec,
     LoraSpec,
     ModelSpec,
+    PreferenceSpec,
     ScheduleSpec,
     TrainSpec,
     WatchSpec,
@@ -39,9 +40,12 @@ FULL = TrainSpec(
     "이름 🧑‍🚀: #1",
     "lora",
     LoraSpec(8, 8, 0.05, "q_proj,v_proj", True),
-    ScheduleSpec(0, 2.5, 4, 2, 1e-05, "linear", 0.1, 0.01, 1.0, 777, True, False, 0),
+    ScheduleSpec(0, 2.5, 4, 2, 1e-05, "linear", 0.1, 0.01, 1.0, 777, False, False, 0),
     WatchSpec(5, 10, 0, 1, 1),
     HardwareSpec("fsdp", "0,1", "float16", True),
+    objective="dpo",
+    start="jobs/x/adapter",
+    preference=PreferenceSpec(0.2, "robust", 0.2, 0.5, 2.0, 3.0, 256),
 )
 
 
@@ -108,6 +112,13 @@ def test_any_text_and_number_survives_yaml(name: str, system: str, rate: float, 
         ("watch", "keep", 0),
         ("watch", "sample_tokens", 0),
         ("watch", "every", -1),
+        ("preference", "beta", 0.0),
+        ("preference", "beta", math.inf),
+        ("preference", "noise", 0.5),
+        ("preference", "sft_weight", -1),
+        ("preference", "desirable_weight", 0),
+        ("preference", "undesirable_weight", 0),
+        ("preference", "max_prompt", -1),
     ],
 )
 def test_ranges(part: str, field: str, value: float) -> None:
@@ -186,8 +197,10 @@ def test_a_missing_id_says_so() -> None:
 def test_older_versions_are_read_and_newer_ones_refused() -> None:
     values = FULL.to_dict()
     del values["version"], values["watch"], values["schedule"]["packing"]
+    del values["objective"], values["start"], values["preference"]
     spec = from_dict(values)
     assert (spec.version, spec.watch, spec.schedule.packing) == (1, WatchSpec(), False)
+    assert (spec.objective, spec.start, spec.preference) == ("sft", "", PreferenceSpec())
     for version in (2, 0, "1", None, 1.5):
         refused("spec.version", from_dict, values | {"version": version})
 
@@ -207,7 +220,9 @@ def test_a_spec_is_not_changed_in_place() -> None:
 
 def test_recipes() -> None:
     found = recipes()
-    assert list(found) == ["quick", "balanced", "high_rank"] and {f.stem for f in RECIPES.glob("*")} == set(found)
+    assert list(found) == ["quick", "balanced", "high_rank", "preference"] and {
+        f.stem for f in RECIPES.glob("*")
+    } == set(found)
     for name in found:
         spec = with_recipe(name, MODEL, DATA)
         assert from_yaml(spec.to_yaml()) == spec and spec.model == MODEL and spec.data == DATA
@@ -215,10 +230,35 @@ def test_recipes() -> None:
     assert with_recipe("quick", MODEL, FULL.data).data == FULL.data
 
 
-@pytest.mark.parametrize("name", ["quick", "balanced", "high_rank"])
+@pytest.mark.parametrize("name", ["quick", "balanced", "high_rank", "preference"])
 def test_a_recipe_with_a_model_and_data_is_a_spec(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# ") and "python -m finetune.train" in text
     values = yaml.safe_load(text)
-    assert values.pop("order") in (1, 2, 3)
+    assert values.pop("order") in (1, 2, 3, 4)
     from_dict({**values, "model": {"id": "m"}, "data": {"id": "d"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("objective: dpo\nschedule: {packing: true}", "spec.preference_packing"),
+        ("objective: dpo\npreference: {loss: kto}", "spec.preference_loss"),
+        ("objective: kto\nschedule: {micro_batch: 2}\npreference: {loss: sigmoid}", "spec.preference_loss"),
+        ("objective: kto\nschedule: {micro_batch: 1}", "spec.kto_batch"),
+        ("objective: orpo", "spec.choice"),
+        ("preference: {loss: orpo}", "spec.choice"),
+        ("preference: {beta: strong}", "spec.not_a_number"),
+        ("start: true", "spec.not_text"),
+    ],
+)
+def test_what_cannot_be_combined_with_preferences(text: str, key: str) -> None:
+    refused(key, from_yaml, f"model: {{id: m}}\ndata: {{id: d, kind: preferences}}\n{text}")
+
+
+def test_the_loss_of_an_objective() -> None:
+    assert SPEC.loss == "nll" and replace(SPEC, objective="dpo").loss == "sigmoid"
+    judged = replace(SPEC, objective="kto", schedule=ScheduleSpec(micro_batch=2))
+    assert judged.loss == "kto"
+    alone = PreferenceSpec(loss="apo_zero_unpaired")  # needs no other answers beside
+    assert replace(SPEC, objective="kto", preference=alone).loss == "apo_zero_unpaired"

@@ -16,9 +16,12 @@ from assets.errors import UserError
 from assets.words import LANGUAGES, Words
 from finetune import spec as specs
 from finetune import tab_form
-from finetune.spec import HardwareSpec, LoraSpec, ScheduleSpec, WatchSpec, recipes
+from finetune.spec import HardwareSpec, LoraSpec, PreferenceSpec, ScheduleSpec, WatchSpec, recipes
 
-PARTS = (LoraSpec, ScheduleSpec, WatchSpec, HardwareSpec)
+PARTS = (PreferenceSpec, LoraSpec, ScheduleSpec, WatchSpec, HardwareSpec)
+
+
+OBJECTIVE = {loss: objective for objective, losses in specs.LOSSES.items() for loss in losses if loss != "auto"}
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
@@ -57,7 +60,7 @@ def test_every_component_of_the_form_is_read() -> None:
 
 
 def test_every_setting_is_in_the_form(form: tab_form.Form) -> None:
-    wanted = {field.name for part in PARTS for field in fields(part)} | {"method", "heldout"}
+    wanted = {field.name for part in PARTS for field in fields(part)} | {"method", "heldout", "objective", "start"}
     grouped = [name for names in tab_form.GROUPS.values() for name in names]
     assert set(grouped) == wanted and len(grouped) == len(wanted)
     assert wanted <= set(form.inputs())
@@ -71,9 +74,13 @@ def test_names_of_settings_are_unique_across_parts() -> None:
 def test_choices_are_those_of_the_spec(form: tab_form.Form) -> None:
     for name, allowed in tab_form.CHOICES.items():
         for choice in allowed:
-            tab_form.to_spec(values(form, **{name: choice}))
+            tab_form.to_spec(
+                values(form, **({"micro_batch": 2, "objective": OBJECTIVE.get(choice, "sft")} | {name: choice}))
+            )
         refused("spec.choice", values(form, **{name: "something else"}))
     known = {
+        "objective": specs.Objective,
+        "loss": specs.Loss,
         "method": specs.Method,
         "scheduler": specs.Scheduler,
         "placement": specs.Placement,
@@ -94,7 +101,7 @@ def test_a_preset_fills_every_setting_with_its_recipe(form: tab_form.Form, name:
     filled = tab_form.preset_values(name)
     assert set(filled) == {field for group in tab_form.GROUPS.values() for field in group}
     recipe = recipes()[name]
-    for part in ("lora", "schedule", "watch", "hardware"):
+    for part in ("preference", "lora", "schedule", "watch", "hardware"):
         for field, value in recipe.get(part, {}).items():
             assert filled[field] == value, field
     spec = tab_form.to_spec(values(form, **filled))
@@ -125,6 +132,9 @@ def test_where_the_data_comes_from(form: tab_form.Form) -> None:
     assert (
         data(**(upload | {"source": "emotion"})).columns == {}
     )  # what was recognised in a file is not for built-in sets
+    votes = data(source="preferences", pairs="공감-투표", shape="qa", columns="question=Q")
+    assert (votes.kind, votes.id, votes.shape, votes.columns) == ("preferences", "공감-투표", None, {})
+    refused("spec.no_data", values(form, source="preferences", pairs=None))
     hub = data(source="hub", hub_id=" a/b ", hub_split="")
     assert (hub.kind, hub.id, hub.split) == ("hub", "a/b", "train")
     refused("spec.no_data", values(form, source="file", upload=""))

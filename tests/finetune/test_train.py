@@ -18,14 +18,12 @@ from finetune import data as reading
 from finetune import readings, sources, train
 from finetune.data import Mapping, Table
 from finetune.progress import read
-from finetune.spec import DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
+from finetune.spec import DataSpec, TrainSpec
 from tests.assets import templates
+from tests.finetune.two_ranks import a_spec
 from tests.models import ARCHITECTURES, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-TALKS = [
-    [{"role": "user", "content": f"질문 {n}"}, {"role": "assistant", "content": f"답 {n} 이에요"}] for n in range(8)
-]
 SHAPES = {
     "messages": {"messages": [{"role": "user", "content": "안녕?"}, {"role": "assistant", "content": "네, 반가워요."}]},
     "sharegpt": {"conversations": [{"from": "human", "value": "왜?"}, {"from": "gpt", "value": "그냥요, 👍."}]},
@@ -45,20 +43,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace.from_environment().prepare()
 
 
-def a_spec(workspace: Workspace, model: Path, **schedule: object) -> TrainSpec:
-    rows = "\n".join(json.dumps({"messages": talk}, ensure_ascii=False) for talk in TALKS)
-    (workspace.uploads / "talks.jsonl").write_text(rows, encoding="utf-8")
-    values = {"steps": 4, "accumulation": 1, "learning_rate": 5e-3, "max_length": 128, **schedule}
-    return TrainSpec(
-        ModelSpec(str(model)),
-        DataSpec("talks.jsonl", "file", heldout=0.25),
-        name="tiny",
-        lora=LoraSpec(rank=4, alpha=8),
-        schedule=ScheduleSpec(**values),  # type: ignore[arg-type]
-        watch=WatchSpec(every=2, samples=1, sample_tokens=4),
-    )
-
-
 def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     return train.run(spec, folder, workspace)
@@ -72,7 +56,7 @@ def test_every_architecture_trains_and_answers_beside_its_base(
 
     base = make_model(tmp_path / "base", architecture)
     folder = workspace.jobs / "job"
-    assert run(a_spec(workspace, base), folder, workspace) == 0
+    assert run(a_spec(workspace.root, base), folder, workspace) == 0
 
     progress = read(folder)
     assert progress.step == progress.total == 4
@@ -94,7 +78,7 @@ def test_every_architecture_trains_and_answers_beside_its_base(
 
 def test_a_stopped_run_goes_on_where_it_was(workspace: Workspace, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", "llama")
-    spec, folder = a_spec(workspace, base, steps=6), workspace.jobs / "job"
+    spec, folder = a_spec(workspace.root, base, steps=6), workspace.jobs / "job"
     folder.mkdir(parents=True)
     (folder / "stop").touch()
     assert run(spec, folder, workspace) == train.STOPPED
@@ -113,7 +97,7 @@ def test_a_stopped_run_goes_on_where_it_was(workspace: Workspace, tmp_path: Path
 
 def test_a_checkpoint_cut_short_is_not_used(workspace: Workspace, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", "llama")
-    spec, folder = a_spec(workspace, base), workspace.jobs / "job"
+    spec, folder = a_spec(workspace.root, base), workspace.jobs / "job"
     assert run(replace(spec, schedule=replace(spec.schedule, steps=4)), folder, workspace) == 0
     newest = folder / "checkpoints" / "checkpoint-4"
     with (newest / "adapter_model.safetensors").open("r+b") as file:
@@ -125,7 +109,9 @@ def test_a_checkpoint_cut_short_is_not_used(workspace: Workspace, tmp_path: Path
 
 def test_a_loss_that_is_no_number_ends_the_run(workspace: Workspace, tmp_path: Path) -> None:
     base = make_model(tmp_path / "base", "llama")
-    spec = a_spec(workspace, base, learning_rate=0.1, max_grad_norm=1e6, steps=50, warmup=0.0, scheduler="constant")
+    spec = a_spec(
+        workspace.root, base, learning_rate=0.1, max_grad_norm=1e6, steps=50, warmup=0.0, scheduler="constant"
+    )
     from safetensors.torch import load_file, save_file
 
     weights = load_file(base / "model.safetensors")
@@ -153,7 +139,7 @@ def test_the_text_part_of_a_multimodal_checkpoint_is_what_is_trained(workspace: 
     Gemma3ForConditionalGeneration(config).save_pretrained(base)
     whole = Gemma3ForConditionalGeneration.from_pretrained(base, dtype=torch.float32).eval()
     ids = torch.arange(3, 40)[None]
-    loaded = load_base(base, replace(a_spec(workspace, base), method="lora"), "float32", "cpu").eval()
+    loaded = load_base(base, replace(a_spec(workspace.root, base), method="lora"), "float32", "cpu").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=ids).logits, whole(input_ids=ids).logits)
     assert not any("vision" in name for name, _ in loaded.named_parameters())
@@ -167,7 +153,7 @@ def test_missing_weights_end_the_run(workspace: Workspace, tmp_path: Path) -> No
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError) as caught:
-        run(a_spec(workspace, base), workspace.jobs / "job", workspace)
+        run(a_spec(workspace.root, base), workspace.jobs / "job", workspace)
     assert caught.value.key == "train.missing_weights"
 
 
@@ -192,7 +178,7 @@ def test_the_preview_marks_exactly_what_the_trainer_learns(kind: str, workspace:
     base = make_model(tmp_path / "base", "llama", vocab_size=1024)
     templates.make(base, kind, templates.template(kind))
     chat = ChatFormat.from_folder(base)
-    spec = a_spec(workspace, base, steps=len(SHAPES))
+    spec = a_spec(workspace.root, base, steps=len(SHAPES))
     examples = []
     for shape, row in SHAPES.items():
         table = Table(list(row), [row])
@@ -224,7 +210,10 @@ def test_out_of_memory_and_a_full_disk_are_named() -> None:
     assert train.explain(MemoryError())["key"] == "train.out_of_memory"
     assert train.explain(RuntimeError("CUDA out of memory. Tried to allocate"))["key"] == "train.out_of_memory"
     assert train.explain(OSError(errno.ENOSPC, "No space left on device"))["key"] == "train.disk_full"
+    hidden = "SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)"
+    assert train.explain(RuntimeError(hidden))["key"] == "train.disk_full"
     assert train.explain(RuntimeError("The server socket failed: EADDRINUSE"))["key"] == "train.port_taken"
+    assert train.explain(RuntimeError("CUDA error: unspecified launch failure"))["key"] == "train.gpu_lost"
     assert train.explain(UserError("data.empty", name="x"))["key"] == "data.empty"
     assert train.explain(ValueError("odd"))["values"] == {"reason": "ValueError: odd"}
 
@@ -236,7 +225,7 @@ def test_the_script_runs_by_hand(workspace: Workspace, tmp_path: Path) -> None:
 
     base = make_model(tmp_path / "base", "llama")
     file = tmp_path / "my-run.yaml"
-    file.write_text(a_spec(workspace, base, steps=2).to_yaml(), encoding="utf-8")
+    file.write_text(a_spec(workspace.root, base, steps=2).to_yaml(), encoding="utf-8")
     argv = [sys.executable, "-m", "finetune.train", "--spec", str(file), "--out", str(tmp_path / "my run")]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}
     first = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=300)
@@ -248,3 +237,96 @@ def test_the_script_runs_by_hand(workspace: Workspace, tmp_path: Path) -> None:
 def test_builtin_data_is_split_as_written(workspace: Workspace) -> None:
     source = sources.load(workspace, DataSpec("naranhi/emotion-ko"))
     assert (len(source.train), len(source.heldout)) == (240, 60)
+
+
+def test_a_checkpoint_of_other_data_is_refused_with_the_difference(workspace: Workspace, tmp_path: Path) -> None:
+    spec = a_spec(workspace.root, make_model(tmp_path / "base", "llama"))
+    folder = workspace.jobs / "job"
+    assert run(spec, folder, workspace) == 0
+    with (workspace.uploads / "talks.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n{"messages": [{"role": "user", "content": "새"}, {"role": "assistant", "content": "말"}]}')
+    with pytest.raises(UserError) as caught:
+        run(spec, folder, workspace)
+    assert caught.value.key == "train.resume_differs"
+    said = str(caught.value.values["difference"])
+    assert said.startswith("data: ") and " → " in said and caught.value.values["checkpoint"] == "checkpoint-4"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "llama", vocab_size=128)
+    with pytest.raises(UserError) as caught:
+        run(a_spec(workspace.root, base), workspace.jobs / "job", workspace)
+    assert caught.value.key == "train.vocabulary" and caught.value.values["rows"] == 128
+
+
+def test_a_template_that_cannot_be_trained_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "llama")
+    spec = a_spec(workspace.root, base)
+    backwards = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(UserError) as caught:
+        run(replace(spec, model=replace(spec.model, template=backwards)), workspace.jobs / "job", workspace)
+    assert caught.value.key.startswith("chat.template_")
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(UserError) as caught:
+        run(spec, workspace.jobs / "job", workspace)
+    assert caught.value.key == "chat.no_template"
+
+
+def test_the_record_is_enough_to_repeat_the_run(workspace: Workspace, tmp_path: Path) -> None:
+    from finetune.spec import from_dict
+    from tests.finetune.two_ranks import a_plan
+
+    spec, folder = a_spec(workspace.root, make_model(tmp_path / "base", "llama"), steps=2), workspace.jobs / "job"
+    folder.mkdir(parents=True)
+    plan = json.loads(json.dumps(a_plan(workspace.root, folder).to_dict()))
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    assert run(spec, folder, workspace) == 0
+    record = read_json(folder / "run.json")
+    assert from_dict(record["spec"]) == spec and record["plan"] == plan
+    assert record["dataset"]["sha256"] == sources.load(workspace, spec.data).sha256
+    assert record["canary"]["modules"] == record["canary"]["of"] > 0
+    assert record["metrics"]["steps"] == 2 and record["metrics"]["train_loss"] > 0
+    assert {"torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate"} <= record["versions"].keys()
+    found = record["environment"]
+    assert found["cores"] > 0 and found["memory"] > 0 and found["gpus"] == [] and found["placement"] == "single"
+    assert read_json(folder / "adapter" / "run.json") == record
+
+
+def test_a_gpu_that_is_gone_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan counted on it, and CUDA sees none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("NARANHI_JOB", "job")
+    with pytest.raises(UserError) as caught:
+        train.run(a_spec(workspace.root, Path("x")), workspace.jobs / "job", workspace)
+    assert caught.value.key == "train.gpu_lost"
+
+
+def test_no_token_reaches_the_record(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune.train_record import environment
+
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecrettoken")
+    assert "hf_verysecrettoken" not in json.dumps(environment())
+
+
+def test_an_evaluation_does_not_change_how_a_cpu_trains(workspace: Workspace, tmp_path: Path) -> None:
+    """bitsandbytes 0.50.2 repacks weights in evaluation mode on CPUs with AVX512-BF16 and loses gradients afterwards."""
+    import torch
+
+    from finetune.train_canary import quantised_layers
+    from finetune.train_model import load_base
+
+    model = load_base(make_model(tmp_path / "base", "llama"), a_spec(workspace.root, Path("x")), "bfloat16", "cpu")
+    layers = quantised_layers(model)
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers.values())
+    ids = torch.arange(3, 40)[None]
+
+    def gradient() -> torch.Tensor:
+        inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()(inputs_embeds=inputs, labels=ids).loss.backward()
+        return inputs.grad
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    after = gradient()
+    assert before.abs().sum() > 0 and torch.equal(before, after)

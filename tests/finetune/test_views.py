@@ -98,6 +98,16 @@ def test_how_a_run_ended(words: Words) -> None:
     assert words("train.queued.sub") in views.head(replace(JOB, state="queued", facts={}), Progress(), False, words)
 
 
+def test_a_run_that_went_back_says_so_once(words: Words) -> None:
+    told = {"key": "train.back.diverged", "values": {"step": 34, "back": 20, "rate": 1e-4}}
+    progress = replace(Progress(), step=34, notes=[told, {"key": "train.resumed", "values": {"name": "checkpoint-10"}}])
+    text = views.head(replace(JOB, state="stopped", error=told), progress, False, words)
+    assert text.count("0.0001") == 1 and "34" in text and "20" in text and "checkpoint-10" in text
+    assert words("train.ended.stopped", step=34) not in text
+    later = views.head(replace(JOB, state="running"), progress, False, words)
+    assert later.count("0.0001") == 1
+
+
 def test_while_it_runs(words: Words) -> None:
     assert words("train.stopping") in views.head(JOB, PROGRESS, True, words)
     text = views.head(JOB, PROGRESS, False, words)

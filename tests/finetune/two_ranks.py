@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.plan import LaunchPlan, _accelerate, _argv
 from finetune.progress import read
-from finetune.spec import ClusterSpec, DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
+from finetune.spec import ClusterSpec, DataSpec, HardwareSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, WatchSpec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATH = f"{Path(__file__).parent / 'cpu_ranks'}{os.pathsep}{ROOT}"
@@ -20,7 +20,10 @@ TALKS = [
 ]
 
 
-def a_spec(home: Path, model: Path, watch: dict[str, Any] | None = None, **schedule: Any) -> TrainSpec:
+def a_spec(
+    home: Path, model: Path, watch: dict[str, Any] | None = None, precision: Any = "auto", **schedule: Any
+) -> TrainSpec:
+    """Four steps on short talks; ``watch`` and ``schedule`` change what they name."""
     rows = "\n".join(json.dumps({"messages": talk}, ensure_ascii=False) for talk in TALKS)
     (home / "uploads").mkdir(parents=True, exist_ok=True)
     (home / "uploads" / "talks.jsonl").write_text(rows, encoding="utf-8")
@@ -32,6 +35,7 @@ def a_spec(home: Path, model: Path, watch: dict[str, Any] | None = None, **sched
         lora=LoraSpec(rank=4, alpha=8),
         schedule=ScheduleSpec(**values),
         watch=WatchSpec(**{"every": 2, "samples": 1, "sample_tokens": 4, **(watch or {})}),
+        hardware=HardwareSpec(precision=precision),
     )
 
 

@@ -68,5 +68,5 @@ def make_spec(home: Path, length: int) -> TrainSpec:
         schedule=ScheduleSpec(
             steps=STEPS, accumulation=BATCH, max_length=length, warmup=0.0, scheduler="constant", learning_rate=1e-3
         ),
-        watch=WatchSpec(every=STEPS, examples=4, samples=0),
+        watch=WatchSpec(every=STEPS, examples=4, samples=1, sample_tokens=2),
     )

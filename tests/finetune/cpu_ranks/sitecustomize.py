@@ -61,6 +61,22 @@ def at_step(wanted: int, action: Any) -> None:
     train_watch.Watch.on_step_begin = begin
 
 
+def poison(wanted: int) -> None:
+    """Weights that are no numbers, from that step on."""
+    from finetune import train_watch
+
+    original = train_watch.Watch.on_step_begin
+
+    def begin(self: Any, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == wanted:
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    getattr(parameter, "to_local", lambda p=parameter: p.data)().detach().fill_(float("nan"))
+        original(self, args, state, control, model=model, **kwargs)
+
+    train_watch.Watch.on_step_begin = begin
+
+
 def hang_at_load() -> None:
     from finetune import train_trainer
 
@@ -71,7 +87,7 @@ def hang_at_load() -> None:
 
 
 def touch_in(method: str) -> None:
-    """Leave a stop request in the middle of an evaluation or of a save."""
+    """Leave a stop request in the middle of a step, an evaluation or a save."""
     from finetune import train_watch
 
     original = getattr(train_watch.Watch, method)
@@ -84,12 +100,40 @@ def touch_in(method: str) -> None:
     setattr(train_watch.Watch, method, seen)
 
 
+def fail_in(method: str) -> None:
+    """In the second evaluation or save, counted without the evaluation at the start."""
+    from finetune import train_watch
+
+    original = getattr(train_watch.Watch, method)
+
+    def seen(self: Any, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
+        if state.global_step >= 4:
+            fail()
+        original(self, args, state, *rest, **kwargs)
+
+    setattr(train_watch.Watch, method, seen)
+
+
 def fail() -> None:
     raise ZeroDivisionError("this rank fails")
 
 
+def other_data() -> None:
+    """As on a machine whose file is not the one that the others have."""
+    from finetune import train_resume
+
+    original = train_resume.origin
+
+    def origin(*args: Any) -> Any:
+        made = original(*args)
+        made["same"]["data"] = "other"
+        return made
+
+    train_resume.origin = origin
+
+
 def begin() -> None:
-    if os.environ.get("NARANHI_TEST_CPU_FSDP") == "1":
+    if os.environ.get("NARANHI_TEST_CPU_FSDP") == "1" and os.environ.get("NARANHI_TEST_ACCIDENT") != "all:whole":
         shard_on_cpu()
     rank, accident = os.environ.get("NARANHI_TEST_ACCIDENT", ":").split(":", 1)
     if rank not in (os.environ["RANK"], "all"):
@@ -97,10 +141,16 @@ def begin() -> None:
     name, _, value = accident.partition("=")
     if name == "flip":
         flip_a_byte()
+    elif name == "fail" and value.startswith("on_"):
+        fail_in(value)
     elif name == "fail":
         at_step(int(value), fail)
     elif name == "kill":
         at_step(int(value), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    elif name == "other":
+        other_data()
+    elif name == "poison":
+        poison(int(value))
     elif name == "hang":
         hang_at_load()
     elif name == "touch":
