@@ -14,10 +14,11 @@ from typing import Any, Literal
 import torch
 
 from compare.decode_cache import MaskMaker, RowCache, bucketed
+from compare.decode_fused import fused_step
 from compare.decode_graph import EagerSteps, fetch, steps_for
+from compare.decode_lora import Adapter, RowAdapters
 from compare.decode_sample import Sampler
 from compare.engine import Sampling
-from compare.row_lora import Adapter, RowAdapters
 
 CHUNK = 512
 
@@ -43,6 +44,7 @@ class Decoder:
         self.rows = len(adapters)
         self.context: int = model.config.max_position_embeddings
         self._adapters = RowAdapters(model, adapters)
+        self._fused = fused_step(model, adapters)
         self._chunk = chunk
         self._device: torch.device = model.get_input_embeddings().weight.device
         self._vocabulary: int = model.get_output_embeddings().weight.shape[0]
@@ -50,6 +52,7 @@ class Decoder:
         self._tokens = torch.zeros(self.rows, 1, dtype=torch.long, device=self._device)
         self._positions = torch.zeros(self.rows, 1, dtype=torch.long, device=self._device)
         self._parked = torch.ones(self.rows, 1, dtype=torch.bool, device=self._device)
+        self._pieces: dict[int, torch.Tensor] = {}  # by width: tokens, positions and slots of a piece of prompt
         self._seen: torch.Tensor | None = None
         self._steps = steps or steps_for(self._device)
         self.reset()
@@ -102,7 +105,7 @@ class Decoder:
             for _ in self._prefill(prompts, dict.fromkeys(prompts, len(prompt))):
                 pass
             self._place(prompts)
-            with torch.inference_mode(), self._adapters.attached(0, self.rows):
+            with torch.inference_mode():
                 return self._forward(0, self.rows, self._span(len(prompt)))
         finally:
             self._parked.fill_(True)
@@ -121,7 +124,7 @@ class Decoder:
     def _prefill_chunk(self, waiting: Mapping[int, Sequence[int]]) -> None:
         low, high = min(waiting), max(waiting) + 1
         parts = {row: list(prompt[len(self._held[row]) : -1][: self._chunk]) for row, prompt in waiting.items()}
-        width = max(map(len, parts.values()))
+        width = self._steps.width(max(map(len, parts.values())))
         tokens, places, slots = [], [], []
         for row in range(low, high):
             part, start = parts.get(row, []), len(self._held[row])
@@ -129,19 +132,26 @@ class Decoder:
             tokens.append(part + padding)
             places.append(own + padding)
             slots.append(own + [self._cache.capacity] * len(padding))
-        positions = torch.tensor(places, device=self._device)
         span = self._span(int(max(map(max, places))) + 1)
-        self._cache.aim(low, high, torch.tensor(slots, device=self._device), span)
-        with torch.inference_mode(), self._adapters.attached(low, high):
+        if width not in self._pieces:
+            self._pieces[width] = torch.zeros(3, self.rows, width, dtype=torch.long, device=self._device)
+        self._pieces[width][:, low:high] = torch.tensor([tokens, places, slots], device=self._device)
+        with torch.inference_mode():
+            self._steps.read((low, high, span, width), lambda: self._read(low, high, span, width))
+        for row, part in parts.items():
+            self._held[row].extend(part)
+
+    def _read(self, low: int, high: int, span: int, width: int) -> None:
+        tokens, positions, slots = self._pieces[width][:, low:high]
+        self._cache.aim(low, high, slots, span)
+        with self._adapters.attached(low, high):
             self.model.base_model(
-                input_ids=torch.tensor(tokens, device=self._device),
+                input_ids=tokens,
                 position_ids=positions,
                 attention_mask=self._masks(positions, span),
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        for row, part in parts.items():
-            self._held[row].extend(part)
 
     def _decode(
         self,
@@ -159,13 +169,12 @@ class Decoder:
         while fed:
             if not ahead:
                 low, high = min(fed), max(fed) + 1
-            with self._adapters.attached(low, high):
-                coming: Callable[[], list[int]] | None = None
-                while fed and (ahead or (min(fed), max(fed) + 1) == (low, high)):
-                    drawn = coming or self._launch(low, high, fed, 0, sampler)
-                    more = ahead and max(left[row] for row in fed) > 1
-                    coming = self._launch(low, high, fed, 1, sampler) if more else None
-                    yield self._settle(drawn(), low, fed, left, stops)
+            coming: Callable[[], list[int]] | None = None
+            while fed and (ahead or (min(fed), max(fed) + 1) == (low, high)):
+                drawn = coming or self._launch(low, high, fed, 0, sampler)
+                more = ahead and max(left[row] for row in fed) > 1
+                coming = self._launch(low, high, fed, 1, sampler) if more else None
+                yield self._settle(drawn(), low, fed, left, stops)
 
     def _settle(
         self,
@@ -213,15 +222,18 @@ class Decoder:
 
     def _forward(self, low: int, high: int, span: int) -> torch.Tensor:
         positions, parked = self._positions[low:high], self._parked[low:high]
-        self._cache.aim(low, high, positions.masked_fill(parked, self._cache.capacity), span)
-        output = self.model(
-            input_ids=self._tokens[low:high],
-            position_ids=positions,
-            attention_mask=self._masks(positions, span),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with self._adapters.attached(low, high):
+            if self._fused is not None:
+                return self._fused.logits(self._tokens[low:high], positions, parked, self._cache, low, span)
+            self._cache.aim(low, high, positions.masked_fill(parked, self._cache.capacity), span)
+            output = self.model(
+                input_ids=self._tokens[low:high],
+                position_ids=positions,
+                attention_mask=self._masks(positions, span),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 

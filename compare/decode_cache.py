@@ -60,16 +60,20 @@ class RowCache:
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [rows, heads, q, dim] states and give back all that this step may see of the layer."""
-        for store, states in ((self.keys, key_states), (self.values, value_states)):
-            while len(store) <= layer_idx:
-                shape = (self.rows, states.shape[1], self.capacity + 1, states.shape[3])
-                store.append(states.new_zeros(shape))
+        self.store(layer_idx, key_states.shape[1], key_states.shape[3], key_states)
         rows = slice(self._low, self._high)
         slots = self._slots.to(key_states.device)[:, None, :, None]
         keys, values = self.keys[layer_idx][rows], self.values[layer_idx][rows]
         keys.scatter_(2, slots.expand_as(key_states), key_states)
         values.scatter_(2, slots.expand_as(value_states), value_states)
         return keys[:, :, : self._span], values[:, :, : self._span]
+
+    def store(self, layer: int, heads: int, dim: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of ``layer``, made with the dtype and device of ``like`` if there are none yet."""
+        for store in (self.keys, self.values):
+            while len(store) <= layer:
+                store.append(like.new_zeros(self.rows, heads, self.capacity + 1, dim))
+        return self.keys[layer], self.values[layer]
 
     def bytes_held(self) -> int:
         return sum(store.numel() * store.element_size() for store in (*self.keys, *self.values))

@@ -16,8 +16,8 @@ import torch
 
 from assets.errors import UserError
 from compare.decode import Decoder
+from compare.decode_lora import Adapter
 from compare.engine import PaneCheck
-from compare.row_lora import Adapter
 
 PROMPT = [{"role": "user", "content": "오늘 하루가 참 길었어요. Why is the sky blue, and what should I eat tonight?"}]
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.01, torch.float16: 0.01}

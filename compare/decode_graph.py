@@ -1,7 +1,7 @@
 """Ways to run the forward of a decode step: as it comes, or recorded once per shape and replayed.
 
-Covers: CUDA graphs, which spare the thousands of launches of a step; falling back when a model cannot be recorded.
-Does not cover: what a step computes (decode.py), nor prefill, which is never recorded.
+Covers: CUDA graphs, which spare the thousands of launches of a step; those of pieces of prompt that come in the same
+shape again; falling back when a model cannot be recorded. Does not cover: what a step computes (decode.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 
 Forward = Callable[[], torch.Tensor]
 Recorded = tuple[Callable[[], object], torch.Tensor]
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+READ = 64  # pieces of prompt are padded to whole multiples, so that shapes come again
+MOST_READS = 32
 
 
 class EagerSteps:
@@ -26,6 +28,14 @@ class EagerSteps:
     def run(self, shape: Shape, forward: Forward) -> torch.Tensor:
         """What ``forward`` returns. ``shape``: first row, end of rows, slots in sight; all that Python knows of it."""
         return forward()
+
+    def read(self, shape: Shape, forward: Callable[[], None]) -> None:
+        """Take in a piece of prompt. ``shape``: as for a step, then the tokens per row."""
+        forward()
+
+    def width(self, tokens: int) -> int:
+        """How many tokens a piece of ``tokens`` is padded to."""
+        return tokens
 
     def forget(self) -> None:
         """The tensors that ``forward`` works on have moved."""
@@ -41,6 +51,9 @@ class GraphSteps(EagerSteps):
     def __init__(self) -> None:
         self.ahead = True
         self._recorded: dict[Shape, Recorded] = {}
+        self._reads: dict[Shape, Callable[[], object]] = {}
+        self._met: set[Shape] = set()
+        self._records_reads = True
         self._pool: tuple[int, int] | None = None
 
     def run(self, shape: Shape, forward: Forward) -> torch.Tensor:
@@ -58,8 +71,28 @@ class GraphSteps(EagerSteps):
         replay()
         return result
 
+    def read(self, shape: Shape, forward: Callable[[], None]) -> None:
+        """Recorded when a shape is met for the second time, as recording takes as long as computing."""
+        if shape not in self._reads:
+            if not self._records_reads or shape not in self._met or len(self._reads) == MOST_READS:
+                self._met.add(shape)
+                return forward()
+            try:
+                self._reads[shape] = self._record_read(forward)
+            except Exception as error:  # a fault of the model's own comes again from the call below
+                log.warning("prompts are not recorded: %s: %s", type(error).__name__, error)
+                self._records_reads = False
+                return forward()
+        self._reads[shape]()
+        return None
+
+    def width(self, tokens: int) -> int:
+        return -(-tokens // READ) * READ
+
     def forget(self) -> None:
         self._recorded.clear()
+        self._reads.clear()
+        self._met.clear()  # a piece that makes the cache's tensors must not be recorded
         self._pool = None  # an identifier whose graphs are all gone must not be used again
 
     def _record(self, forward: Forward) -> Recorded:
@@ -69,11 +102,18 @@ class GraphSteps(EagerSteps):
         with torch.cuda.stream(side):
             forward()
         torch.cuda.current_stream().wait_stream(side)
+        result: list[torch.Tensor] = []
+        replay = self._record_read(lambda: result.append(forward()))
+        return replay, result[0]
+
+    def _record_read(self, forward: Callable[[], None]) -> Callable[[], object]:
+        """Record without running: the shape has run before."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = forward()
+            forward()
         self._pool = graph.pool()
-        return graph.replay, result
+        replay: Callable[[], object] = graph.replay
+        return replay
 
 
 def steps_for(device: torch.device) -> EagerSteps:

@@ -1,20 +1,21 @@
-"""Speed of both answers: transformers' ``generate`` one after the other, and the decode loop, eager and recorded.
+"""Speed of both answers: transformers' ``generate`` one after the other, and the decode loop with and without kernels.
 
-By hand, from the folder of app.py: python -m tests.bench.bench_decode llama8b   (or "tiny" on a CPU)
+By hand, from the folder of app.py: python -m tests.bench.bench_decode llama8b   (or gemma2_9b, or "tiny" on a CPU)
 
 All ways run in one process on one copy of the weights: random, in the shape of the model named, NF4 with a LoRA of
 rank 16 on all linear layers. A row gives the seconds until the last of all answers, those for prefill and first token,
-and tokens per second per side with the wait for the first token left out and counted. Answers of equal weights are
-compared token by token.
+tokens per second per side with the wait for the first token left out and counted, and the peak of memory beside what
+weights, adapters and cache make together. Answers of equal weights are compared token by token.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,11 +26,12 @@ import torch
 
 from assets.hub import ModelFiles
 from compare.decode import Decoder
+from compare.decode_fused import prepare
 from compare.decode_graph import EagerSteps, steps_for
+from compare.decode_lora import Adapter, read_adapter
 from compare.engine import Sampling
-from compare.local_engine import CPU_CHUNK
-from compare.local_model import load_model, pick_device
-from compare.row_lora import Adapter, read_adapter
+from compare.local_engine_group import CPU_CHUNK
+from compare.local_engine_model import load_model, memory_held, pick_device
 from tests.gpu.loop import MODELS_FOLDER, write_base
 
 NEVER: frozenset[int] = frozenset()
@@ -37,13 +39,17 @@ NEVER: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class Row:
-    """One way. ``seconds`` for all its answers of ``tokens`` each, ``first`` for prefill and the first token."""
+    """One way. ``seconds`` for all its answers of ``tokens`` each, ``first`` for prefill and the first token; bytes of
+    memory at most, and of base, adapters and cache."""
 
     way: str
     arms: int
+    prompt: int
     tokens: int
     seconds: float
     first: float
+    peak: int = 0
+    needed: int = 0
 
     @property
     def step(self) -> float:
@@ -51,29 +57,33 @@ class Row:
         return (self.seconds - self.first) / (self.tokens - 1)
 
     def line(self) -> str:
+        memory = f"{self.peak / 2**30:6.2f} = {self.peak / self.needed:.3f}" if self.needed else ""
         return (
-            f"{self.way:34} {self.arms:4} {self.tokens:6} {self.seconds:8.2f} {self.first:8.3f} "
-            f"{self.step * 1e3:8.2f} {1 / self.step:8.1f} {self.tokens / self.seconds:8.1f}"
+            f"{self.way:28} {self.arms:4} {self.prompt:6} {self.tokens:6} {self.seconds:8.3f} {self.first:8.4f} "
+            f"{self.step * 1e3:8.3f} {1 / self.step:7.1f} {self.tokens / self.seconds:8.1f} {memory}"
         )
 
 
 HEADER = (
-    f"{'way':34} {'arms':>4} {'tokens':>6} {'seconds':>8} {'first s':>8} {'ms/step':>8} {'tok/s':>8} {'with 1st':>8}"
+    f"{'way':28} {'arms':>4} {'prompt':>6} {'tokens':>6} {'seconds':>8} {'first s':>8} {'ms/step':>8} {'tok/s':>7} "
+    f"{'with 1st':>8} peak GiB = x needed"
 )
 
 
 class Bench:
     def __init__(self, base: Path, work: Path, prompt: int, tokens: int) -> None:
         self.device = pick_device("auto")
-        reading = load_model(ModelFiles(str(base), base, None), True, self.device)
+        reading = load_model(ModelFiles(str(base), base, None), True, self.device, kernels=False)
         self.model = _finished(reading)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()  # leaves the making of random weights out
+        self.base_bytes = memory_held(self.device)
         self.work, self.tokens = work, tokens
-        vocabulary = self.model.config.vocab_size
-        self.prompt = torch.randint(5, vocabulary, (prompt,), generator=torch.Generator().manual_seed(1)).tolist()
+        self.prompt = self.make_prompt(prompt)
         self.rows: list[Row] = []
         self.adapters: list[Adapter] = []
+
+    def make_prompt(self, length: int) -> list[int]:
+        noise = torch.Generator().manual_seed(1)
+        return torch.randint(5, self.model.config.vocab_size, (length,), generator=noise).tolist()
 
     def generate(self, names: Sequence[str]) -> list[list[int]]:
         """The peers' way: base, then the adapter with PEFT. Both answers; the adapters stay, for the loop."""
@@ -86,7 +96,7 @@ class Bench:
         answers.append(self._generate("generate, adapter", tuned))
         base, adapter = self.rows[-2:]
         seconds, first = base.seconds + adapter.seconds, base.first + adapter.first
-        self._add(Row("generate, base then adapter", 2, self.tokens, seconds, first))
+        self._add(Row("generate, base then adapter", 2, len(self.prompt), self.tokens, seconds, first))
         self.model = tuned.unload()
         dtype = self.model.dtype if self.device.type == "cuda" else torch.float32
         self.adapters = [read_adapter(self.work / name, self.model, dtype) for name in names]
@@ -106,21 +116,41 @@ class Bench:
         run(2)
         first, _ = run(1)
         seconds, answer = run(self.tokens)
-        self._add(Row(way, 1, self.tokens, seconds, first))
+        self._add(Row(way, 1, len(self.prompt), self.tokens, seconds, first))
         return answer
 
     def loop(
         self, way: str, adapters: Sequence[Adapter | None], steps: Callable[[], EagerSteps], sampling: Sampling
     ) -> list[list[int]]:
-        """The decode loop; the second run counts, the first one's time with the recordings is printed beside it."""
+        """The decode loop; the fastest of two runs after the first counts, whose time is printed beside it."""
         chunk = {} if self.device.type == "cuda" else {"chunk": CPU_CHUNK}
+        self._forget_peak()
         decoder = Decoder(self.model, adapters, steps=steps(), **chunk)
         cold, _, _ = self._answer(decoder, sampling)
-        for row in range(decoder.rows):  # the prompt is read anew, the room and the recordings stay
-            decoder._held[row].clear()
-        seconds, first, answers = self._answer(decoder, sampling)
-        self._add(Row(way, len(adapters), sampling.max_new_tokens, seconds, first), f"   first run {cold:.2f} s")
-        return answers
+        runs = []
+        for _ in range(2):
+            for row in range(decoder.rows):  # the prompt is read anew, the room and the recordings stay
+                decoder._held[row].clear()
+            runs.append(self._answer(decoder, sampling))
+        seconds, first = min(run[0] for run in runs), min(run[1] for run in runs)
+        carried = {adapter.name: adapter.parameters for adapter in adapters if adapter}
+        needed = self.base_bytes + sum(carried.values()) * self.model.dtype.itemsize + decoder.cache_bytes()
+        cuda = self.device.type == "cuda"
+        memory = (torch.cuda.max_memory_allocated() - self._spare(carried), needed) if cuda else (0, 0)
+        row = Row(way, len(adapters), len(self.prompt), sampling.max_new_tokens, seconds, first, *memory)
+        self._add(row, f"   first run {cold:.2f} s")
+        return runs[-1][2]
+
+    def _forget_peak(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def _spare(self, carried: Mapping[str, int]) -> int:
+        """Bytes of adapters that wait for other ways."""
+        others = (adapter.parameters for adapter in self.adapters if adapter.name not in carried)
+        return sum(others) * self.model.dtype.itemsize
 
     def _answer(self, decoder: Decoder, sampling: Sampling) -> tuple[float, float, list[list[int]]]:
         answers: list[list[int]] = [[] for _ in range(decoder.rows)]
@@ -134,6 +164,9 @@ class Bench:
                 answers[row].append(token)
         self._wait()
         return time.perf_counter() - began, first, answers
+
+    def steps(self) -> EagerSteps:
+        return steps_for(self.device)
 
     def _add(self, row: Row, note: str = "") -> None:
         self.rows.append(row)
@@ -199,31 +232,67 @@ def _same(answers: Sequence[int], others: Sequence[int]) -> str:
     return f"all {length} tokens equal" if parted is None else f"parted at token {parted} of {length}"
 
 
-def compare(bench: Bench, eager_tokens: int) -> None:
+def compare(bench: Bench, eager_tokens: int, others: Sequence[int]) -> None:
     """Every way, then what follows from the figures."""
     cuda = bench.device.type == "cuda"
     greedy = Sampling(temperature=0, max_new_tokens=bench.tokens)
     stock = bench.generate(["one", "two", "three"])
-    one = bench.adapters[0]
-    arms: dict[int, list[Adapter | None]] = {1: [None], 2: [None, one], 4: [None, *bench.adapters]}
+    arms = arms_of(bench)
     short = replace(greedy, max_new_tokens=eager_tokens)
-    eager = {n: bench.loop("loop, eager", arms[n], EagerSteps, short) for n in arms}
-    bench.loop("loop, eager, adapter alone", [one], EagerSteps, short)
+    answers = bench.loop("eager, stock kernels", arms["2"], EagerSteps, short)
     if cuda:
-        quick = {n: bench.loop("loop, graph", arms[n], lambda: steps_for(bench.device), greedy) for n in arms}
-        bench.loop("loop, graph, adapter alone", [one], lambda: steps_for(bench.device), greedy)
-        drawn = Sampling(max_new_tokens=bench.tokens)
-        bench.loop("loop, graph, temperature 0.7", arms[2], lambda: steps_for(bench.device), drawn)
-        for n in arms:
-            print(f"graph against eager, {n} arms:", *(_same(*pair) for pair in zip(quick[n], eager[n], strict=True)))
-    both = quick[2] if cuda else eager[2]
-    print("loop against generate:", *(_same(*pair) for pair in zip(both, stock, strict=True)))
-    print("base, where the two part:", _gap(bench, stock[0], both[0]))
-    rows = {(row.way, row.arms): row for row in bench.rows}
-    peers, best = rows["generate, base then adapter", 2], rows["loop, graph" if cuda else "loop, eager", 2]
-    each = peers.tokens / peers.seconds
-    print(f"both answers: {best.tokens / best.seconds / each:.1f} x one after the other (first token counted);")
-    print(f"  further tokens alone: {1 / best.step:.1f} tok/s per side")
+        slow = {key: bench.loop("graph, stock kernels", arms[key], bench.steps, greedy) for key in ("1", "2", "4")}
+        print("graph against eager:", *(_same(*pair) for pair in zip(slow["2"], answers, strict=True)))
+        print("stock graph against generate:", *(_same(*pair) for pair in zip(slow["2"], stock, strict=True)))
+        began = time.perf_counter()
+        bench.model.decode_kernels = kernels = prepare(bench.model)
+        whole = kernels is not None and kernels.architecture is not None
+        print(
+            f"kernels {'of ours' if kernels else 'stay stock'}, whole step {whole}: {time.perf_counter() - began:.1f} s"
+        )
+        quick = {key: bench.loop(way(key), own, bench.steps, greedy) for key, own in arms.items()}
+        bench.loop("ours, temperature 0.7", arms["2"], bench.steps, Sampling(max_new_tokens=bench.tokens))
+        print("ours, alone against together:", _same(quick["1"][0], quick["2"][0]), _same(quick["a"][0], quick["2"][1]))
+        for length in others:
+            bench.prompt = bench.make_prompt(length)
+            for key in ("1", "a", "2"):
+                bench.loop(way(key), arms[key], bench.steps, replace(greedy, max_new_tokens=32))
+        bench.prompt = bench.make_prompt(bench.rows[0].prompt)
+        answers = quick["2"]
+    print("loop against generate:", *(_same(*pair) for pair in zip(answers, stock, strict=True)))
+    print("base, where the two part:", _gap(bench, stock[0], answers[0]))
+    if cuda:
+        conclude(bench)
+
+
+def arms_of(bench: Bench) -> dict[str, list[Adapter | None]]:
+    one = bench.adapters[0]
+    return {"1": [None], "a": [one], "2": [None, one], "4": [None, *bench.adapters]}
+
+
+def way(key: str) -> str:
+    return "ours, adapter alone" if key == "a" else "ours"
+
+
+def conclude(bench: Bench) -> None:
+    """The ratios that count."""
+    rows = {(row.way, row.arms, row.prompt): row for row in bench.rows}
+    length = bench.rows[0].prompt
+    peers, best = rows["generate, base then adapter", 2, length], rows["ours", 2, length]
+    slow, one = rows["graph, stock kernels", 2, length], rows["ours", 1, length]
+    print(
+        f"both: {best.tokens / best.seconds * peers.seconds / peers.tokens:.1f} x one after the other, first token in"
+    )
+    print(f"both, ours against stock kernels: {slow.step / best.step:.2f} x; {1 / best.step:.1f} tok/s per side")
+    print(f"both against one side: step x {best.step / one.step:.3f}; answer x {best.seconds / one.seconds:.3f}")
+    print(f"four against one side: step x {rows['ours', 4, length].step / one.step:.3f}")
+    for prompt in sorted({row.prompt for row in bench.rows}):
+        one, alone, both = (rows[key, n, prompt] for key, n in (("ours", 1), ("ours, adapter alone", 1), ("ours", 2)))
+        print(
+            f"prompt {prompt}: first token of both x {both.first / one.first:.3f} of the base alone, "
+            f"x {both.first / alone.first:.3f} of the adapter alone, x {both.first / (one.first + alone.first):.3f} "
+            f"of the sum; step x {both.step / one.step:.3f} and x {both.step / alone.step:.3f}"
+        )
 
 
 def main() -> None:
@@ -232,6 +301,9 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--eager-tokens", type=int, default=24)
+    parser.add_argument(
+        "--prompts", type=int, nargs="*", default=[128, 4096], help="further lengths, our kernels alone"
+    )
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "bitsandbytes", "peft"))
@@ -241,11 +313,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         base = write_base(options.name, Path(os.environ.get(MODELS_FOLDER, work)) / options.name)
         bench = Bench(base, Path(work), options.prompt, options.tokens)
-        compare(bench, options.eager_tokens)
-        if torch.cuda.is_available():
-            print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")
+        compare(bench, options.eager_tokens, options.prompts)
         if options.profile and torch.cuda.is_available():
-            bench.profile([None, None])
+            bench.profile([None])
             bench.profile([None, bench.adapters[0]])
 
 

@@ -5,13 +5,14 @@ Python values are those of the recording, as in a graph; reading a tensor on the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from compare.decode_graph import Forward, GraphSteps, Recorded
+from compare.decode_graph import Forward, GraphSteps, Recorded, Shape
 
 _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default, torch.ops.aten.item.default)
 
@@ -44,6 +45,12 @@ class TapedSteps(GraphSteps):
         self.tapes: list[Tape] = []
         self.replays = 0
 
+    def read(self, shape: Shape, forward: Callable[[], None]) -> None:
+        forward()
+
+    def width(self, tokens: int) -> int:
+        return tokens
+
     def _record(self, forward: Forward) -> Recorded:
         forward()
         tape = Tape()
@@ -56,3 +63,28 @@ class TapedSteps(GraphSteps):
             tape.replay()
 
         return replay, result
+
+
+class TapedReads(TapedSteps):
+    """Pieces of prompt too. ``read_replays``: how often one ran from a tape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_replays = 0
+
+    def read(self, shape: Shape, forward: Callable[[], None]) -> None:
+        GraphSteps.read(self, shape, forward)
+
+    def width(self, tokens: int) -> int:
+        return GraphSteps.width(self, tokens)
+
+    def _record_read(self, forward: Callable[[], None]) -> Callable[[], object]:
+        tape = Tape()
+        with tape:
+            forward()
+
+        def replay() -> None:
+            self.read_replays += 1
+            tape.replay()
+
+        return replay

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from compare.decode import Decoder
 from compare.decode_cache import BUCKET
+from compare.decode_lora import Adapter, RowAdapters, read_adapter
 from compare.decode_sample import Sampler
 from compare.engine import Sampling
-from compare.row_lora import Adapter, RowAdapters, read_adapter
 from tests.models import ARCHITECTURES, WINDOW, make_adapter, make_model
 
 GREEDY = Sampling(temperature=0, max_new_tokens=40)

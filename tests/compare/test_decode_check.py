@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from assets.errors import UserError
 from compare.decode import Decoder
 from compare.decode_check import check_panes, combine
+from compare.decode_lora import Adapter, read_adapter
 from compare.engine import PaneCheck
-from compare.row_lora import Adapter, read_adapter
 from tests.models import make_adapter, make_model
 
 PROMPT = [1, 3, *range(40, 75), 4, 3, 9]

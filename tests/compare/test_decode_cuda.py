@@ -11,9 +11,9 @@ import torch
 
 from compare.decode import Decoder
 from compare.decode_graph import EagerSteps, GraphSteps
+from compare.decode_lora import RowAdapters, read_adapter
 from compare.decode_sample import Sampler
-from compare.local_model import pick_attention
-from compare.row_lora import RowAdapters, read_adapter
+from compare.local_engine_model import pick_attention
 from tests.compare.test_decode import GREEDY, LONG, SHORT, VARIED, load, run
 from tests.models import ARCHITECTURES
 

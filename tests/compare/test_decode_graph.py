@@ -11,9 +11,9 @@ import torch
 from compare.decode import Decoder
 from compare.decode_cache import BUCKET, bucketed
 from compare.decode_graph import EagerSteps, Forward, GraphSteps, Recorded, steps_for
+from compare.decode_lora import Adapter
 from compare.engine import Sampling
-from compare.row_lora import Adapter
-from tests.compare.tape import TapedSteps
+from tests.compare.tape import TapedReads, TapedSteps
 from tests.compare.test_decode import GREEDY, LONG, NEVER, SHORT, VARIED, assert_drawn, load, run
 from tests.models import ARCHITECTURES
 
@@ -60,6 +60,35 @@ def test_a_row_that_ends_stays_in_the_recorded_batch(llama: tuple[Any, Adapter])
     again = {0: [*SHORT, *ended[0], 90, 91], 1: [*LONG, *free[1], 70]}
     eager = Decoder(model, [None, adapter, adapter], steps=EagerSteps())
     assert run(decoder, again) == run(eager, again)
+
+
+def test_pieces_of_prompt_of_a_shape_met_before_are_replayed(pair: tuple[Any, Adapter]) -> None:
+    model, adapter = pair
+    steps = TapedReads()
+    decoder = Decoder(model, [None, adapter], chunk=64, steps=steps)
+    few = replace(VARIED, max_new_tokens=4)
+    for number in range(4):
+        prompts = {
+            0: [1, *(5 + (i * (number + 3)) % 200 for i in range(90 + 5 * number))],
+            1: [1, *(9 + (i * (number + 5)) % 200 for i in range(70 - 2 * number))],
+        }
+        assert run(decoder, prompts, few) == run(Decoder(model, [None, adapter]), prompts, few)
+    assert steps.read_replays == 6 and len(steps._reads) == 2
+
+
+def test_prompts_that_cannot_be_recorded_are_read_as_they_come(
+    llama: tuple[Any, Adapter], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(TapedReads):
+        def _record_read(self, forward: Any) -> Any:
+            raise RuntimeError("planned")
+
+    model, adapter = llama
+    decoder = Decoder(model, [None, adapter], steps=Failing())
+    few = replace(VARIED, max_new_tokens=4)
+    for prompts in ({0: SHORT, 1: LONG}, {0: LONG, 1: SHORT}, {0: SHORT, 1: LONG}):
+        assert run(decoder, prompts, few) == run(Decoder(model, [None, adapter]), prompts, few)
+    assert caplog.messages == ["prompts are not recorded: RuntimeError: planned"]
 
 
 def test_recordings_last_until_the_cache_grows(llama: tuple[Any, Adapter]) -> None:

@@ -1,7 +1,7 @@
 """One base model in memory, in 4-bit NF4 or as it is.
 
 Covers: which class, dtype and attention a checkpoint needs, quantising while it is read, progress, errors as sentences.
-Does not cover: where files come from (assets/hub.py), adapters (row_lora.py), models spread over several devices.
+Does not cover: where files come from (assets/hub.py), adapters (decode_lora.py), models spread over several devices.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from transformers.utils import logging as transformers_logging
 from assets.errors import UserError
 from assets.hub import ModelFiles
 from assets.multimodal import TEXT_NAMES
+from assets.quantised import NF4
+from compare.decode_fused import prepare
 from compare.decode_norm import fuse_norms
 
 T = TypeVar("T")
@@ -48,8 +50,12 @@ def pick_dtype(device: torch.device, quantise: bool) -> torch.dtype:
     return torch.bfloat16 if quantise and _packs() else torch.float32
 
 
-def load_model(files: ModelFiles, quantise: bool, device: torch.device) -> Generator[float, None, Any]:
+def load_model(
+    files: ModelFiles, quantise: bool, device: torch.device, kernels: bool = True
+) -> Generator[float, None, Any]:
     """Read and quantise a checkpoint; yields the share done and returns the model, ready for inference.
+
+    ``kernels``: give it our own for decode steps, where they work (decode_fused.py).
 
     UserError when it is pickled, needs code of its own, is of an unknown architecture, or does not fit. A checkpoint
     that is already quantised stays as it is. Closing the generator stops the reading at the next tensor.
@@ -71,12 +77,14 @@ def load_model(files: ModelFiles, quantise: bool, device: torch.device) -> Gener
         "attn_implementation": pick_attention(config, device),
     }
     if quantise and not quantised:  # an explicit None would switch off the detection of quantised checkpoints
-        options["quantization_config"] = _nf4(dtype)
+        options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
     try:
         model = yield from _with_progress(lambda: _read(files.folder, config, options))
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError("engine.no_memory", model=files.id) from error
     _prepare(model)
+    if kernels and device.type == "cuda":
+        model.decode_kernels = prepare(model)
     return model
 
 
@@ -102,17 +110,6 @@ def pick_attention(config: Any, device: torch.device) -> str:
     # torch's memory-efficient kernel gives a wrong last row, or faults, on keys that a single head spreads over all.
     spread = device.type == "cuda" and getattr(config, "num_key_value_heads", None) == 1
     return "eager" if capped or spread else "sdpa"
-
-
-def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
-    # float32 storage: training gathers it without changing a byte, and both rooms share quantised copies.
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
-        bnb_4bit_quant_storage=torch.float32,
-    )
 
 
 def _packs() -> bool:

@@ -173,13 +173,14 @@ class RowAdapters:
                 self._by_module.setdefault(name, []).append((row, part))
                 if part.up.is_cuda and part.up.device not in self._sides:
                     self._sides[part.up.device] = torch.cuda.Stream(part.up.device)
+        self._groups = [(names, _joint(names, self._by_module)) for names in _by_input(self._by_module)]
 
     @contextmanager
     def attached(self, low: int, high: int) -> Iterator[None]:
         """Rows ``low`` to ``high`` make up the batch. The hooks are gone afterwards, whatever happens."""
         handles = []
         try:
-            for names in _by_input(self._by_module):
+            for names, joint in self._groups:
                 layers = []
                 for name in names:
                     inside = [(row - low, part) for row, part in self._by_module[name] if low <= row < high]
@@ -187,8 +188,9 @@ class RowAdapters:
                         layers.append(_Shares(inside))
                         handles.append(self._modules[name].register_forward_hook(layers[-1].add))
                 side = self._sides.get(layers[0].parts[0][1].up.device) if layers else None
-                if side is not None:
-                    handles.append(self._modules[names[0]].register_forward_pre_hook(_beside(layers, side)))
+                own = {row - low: down for row, down in joint.items() if low <= row < high}
+                if side is not None or own:
+                    handles.append(self._modules[names[0]].register_forward_pre_hook(_before(layers, own, side)))
             yield
         finally:
             for handle in handles:
@@ -196,47 +198,82 @@ class RowAdapters:
 
 
 class _Shares:
-    """What adapters add to one layer. ``ready``: for which input a share per part was computed beside it, and when."""
+    """What adapters add to one layer. ``ready``: for which input a share per part was computed beside it, and when;
+    ``inner``: for which input the first half of a share was, by row."""
 
     def __init__(self, parts: Sequence[tuple[int, Low]]) -> None:
         self.parts = parts
         self.ready: tuple[torch.Tensor, list[torch.Tensor], torch.cuda.Event] | None = None
+        self.inner: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
 
     def add(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        x = inputs[0]
         ready, self.ready = self.ready, None
-        if ready is not None and ready[0] is inputs[0]:
+        if ready is not None and ready[0] is x:
             _, shares, done = ready
             torch.cuda.current_stream(output.device).wait_event(done)
             for (row, _), share in zip(self.parts, shares, strict=True):
                 output[row] += share
             return
+        known, self.inner = self.inner, None
+        inner = known[1] if known is not None and known[0] is x else {}
         for row, part in self.parts:
             own = output[row]
+            first = inner[row] if row in inner else x[row].to(part.down.dtype) @ part.down
             if own.dtype == part.up.dtype:
-                own.addmm_(inputs[0][row].to(part.down.dtype) @ part.down, part.up)
+                own.addmm_(first, part.up)
             else:
-                own += (inputs[0][row].to(part.down.dtype) @ part.down) @ part.up
+                own += first @ part.up
 
 
-def _beside(layers: Sequence[_Shares], side: torch.cuda.Stream) -> Any:
-    """Before the first of ``layers``, which read the same input: their shares of a single token, on ``side``.
+def _joint(names: Sequence[str], by_module: Mapping[str, Sequence[tuple[int, Low]]]) -> dict[int, torch.Tensor]:
+    """Per row whose adapter tunes several of the layers ``names``, which read the same input: their A side by side."""
+    parts: dict[int, list[torch.Tensor]] = {}
+    for name in names:
+        for row, part in by_module[name]:
+            parts.setdefault(row, []).append(part.down)
+    return {row: torch.cat(downs, 1) for row, downs in parts.items() if len(downs) > 1}
+
+
+def _before(layers: Sequence[_Shares], joint: Mapping[int, torch.Tensor], side: torch.cuda.Stream | None) -> Any:
+    """Before the first of ``layers``, which read the same input: of a single token their shares, on ``side``; of more
+    the products with A, one for all layers.
 
     A token's small products leave most of a GPU idle. ``side`` begins when the layers' stream has come here and that
     stream waits before it adds: neither can see memory that the other still uses.
     """
 
     def begin(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if inputs[0].shape[1] > 1:
+        x = inputs[0]
+        if x.shape[1] > 1:
+            _halve(layers, joint, x)
+            return
+        if side is None:
             return
         side.wait_stream(torch.cuda.current_stream(side.device))
         with torch.cuda.stream(side):
             for layer in layers:
-                shares = [(inputs[0][row].to(part.down.dtype) @ part.down) @ part.up for row, part in layer.parts]
+                shares = [(x[row].to(part.down.dtype) @ part.down) @ part.up for row, part in layer.parts]
                 done = torch.cuda.Event()
                 done.record(side)
-                layer.ready = inputs[0], shares, done
+                layer.ready = x, shares, done
 
     return begin
+
+
+def _halve(layers: Sequence[_Shares], joint: Mapping[int, torch.Tensor], x: torch.Tensor) -> None:
+    """Leave each layer what its rows' adapters have to multiply by B."""
+    for layer in layers:
+        layer.inner = x, {}
+    for row, down in joint.items():
+        first = x[row].to(down.dtype) @ down
+        place = 0
+        for layer in layers:
+            for own, part in layer.parts:
+                if own == row and layer.inner is not None:
+                    rank = part.down.shape[1]
+                    layer.inner[1][row] = first[:, place : place + rank]
+                    place += rank
 
 
 def _by_input(names: Iterable[str]) -> list[list[str]]:

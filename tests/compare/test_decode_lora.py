@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from assets.errors import UserError
 from compare.decode import Decoder
-from compare.row_lora import RowAdapters, _by_input, read_adapter
+from compare.decode_lora import RowAdapters, _by_input, read_adapter
 from tests.models import ARCHITECTURES, make_adapter, make_model
 
 # peft reads an attribute that transformers renames
