@@ -2,7 +2,7 @@
 
 Covers: what a PEFT LoRA folder says about itself (Unsloth, LLaMA-Factory and TRL write the same), the record of the run
 where there is one, what cannot be compared here and why. Does not cover: where folders are (adapters.py), whether one
-fits a base (adapter_match.py), loading it (row_lora.py).
+fits a base (adapter_match.py), loading it (decode_lora.py).
 """
 
 from __future__ import annotations

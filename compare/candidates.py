@@ -17,6 +17,7 @@ from assets.files import Workspace
 from assets.hub import locate, readable_errors
 from compare.adapters import Adapter, Match, find_adapters, inspect, match_base, safe_folder
 from compare.desk import Candidate
+from compare.remote_engine_address import Address, is_remote, parse
 
 ADAPTER_FILES = ["adapter_config.json", "adapter_*.safetensors", "run.json", "trainer_state.json"]
 
@@ -41,11 +42,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a name stands for: a model, or an adapter. ``foreign`` when no run.json tells how it was trained."""
+    """What a name stands for: a model, an adapter, or a model on another server. ``foreign`` when no run.json tells how
+    an adapter was trained."""
 
     text: str
     card: ModelCard | None = None
     adapter: Adapter | None = None
+    remote: Address | None = None
 
     @property
     def foreign(self) -> bool:
@@ -73,12 +76,15 @@ def look_up(text: str, check_values: bool = False) -> Choice:
     text = text.strip()
     if not text:
         raise UserError("compare.pick_two")
+    if is_remote(text):
+        address = parse(text)
+        return Choice(str(address), remote=address)
     card = find_model(text)
     if card is not None:
         return Choice(card.id, card)
     if text.startswith(("/", ".", "~")) or Path(text).is_dir() or text.count("/") != 1:
         folder = safe_folder(str(Path(text).expanduser()), (Path.cwd(), Path("/")))
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             return Choice(str(folder))
         return Choice(str(folder), adapter=inspect(folder, check_values))
     hub = _hub_adapter(text)
@@ -104,7 +110,7 @@ def _hub_adapter(repo: str) -> Path | None:
 def choose(workspace: Workspace, first: str, second: str, asked: Asked) -> Chosen:
     """Two names -> two candidates. ``asked`` goes to foreign adapters. UserError when they cannot be compared."""
     sides = [look_up(first, check_values=True), look_up(second, check_values=True)]
-    plain = next((side for side in sides if side.adapter is None), None)
+    plain = next((side for side in sides if side.adapter is None and side.remote is None), None)
     notes: list[tuple[str, dict[str, object]]] = []
     candidates = []
     for side in sides:
@@ -115,6 +121,8 @@ def choose(workspace: Workspace, first: str, second: str, asked: Asked) -> Chose
         if match is not None and match.note:
             notes.append((match.note[0], dict(match.note[1])))
         candidates.append(_tuned(side.adapter, base, asked if side.foreign else Asked()))
+    if candidates[0].name == candidates[1].name and any(side.remote for side in sides):
+        candidates = [replace(c, name=c.model) for c in candidates]
     return Chosen(candidates[0], candidates[1], tuple(notes))
 
 
@@ -135,6 +143,9 @@ def _base_for(workspace: Workspace, adapter: Adapter, plain: Choice | None) -> t
 
 
 def _model(side: Choice) -> Candidate:
+    if side.remote is not None:
+        told, name = side.remote.model, side.remote.name
+        return Candidate(f"{told}@{side.remote.server}", name, side.text, names=tuple(dict.fromkeys((name, told))))
     if side.card is not None:
         return Candidate(side.card.id, side.card.name, side.card.id, names=(side.card.name,))
     name = Path(side.text).name

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from assets.files import lock
 
 BOM = b"\xef\xbb\xbf"
 MAX_CELL = 1 << 28
+# Seconds between two tries for the file's lock; filelock's own 50 ms would be felt when several processes vote at once.
+POLL = 0.004
 # Within a quoted cell quotes come in pairs, so a line that starts with one quote and a character is a new record, even
 # when the record before it was cut off inside a cell.
 _STARTS = re.compile(rb'"[^",\r\n]')
@@ -111,11 +114,14 @@ def _korean(raw: bytes) -> str:
         raise UserError("ratings.encoding") from error
 
 
-def records(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Cut lines (each with its "\\n") into records. One cut off inside a cell ends where the next clearly begins."""
+def records(lines: Iterable[bytes], line_number: int = 1, start: int = 0) -> Iterator[Record]:
+    """Cut lines (each with its "\\n") into records. One cut off inside a cell ends where the next clearly begins.
+
+    ``line_number`` and ``start`` are the line number and the offset of the first line.
+    """
     held: list[bytes] = []
-    first, start, inside = 1, 0, False
-    for number, line in enumerate(lines, 1):
+    first, inside = line_number, False
+    for number, line in enumerate(lines, line_number):
         if inside and _STARTS.match(line):
             yield Record(first, start, b"".join(held), False)
             start, held, inside = start + sum(map(len, held)), [], False
@@ -130,26 +136,62 @@ def records(lines: Iterable[bytes]) -> Iterator[Record]:
         yield Record(first, start, b"".join(held), False)
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """Rows that a thread wants written; ``error`` is why they were not."""
+
+    rows: Sequence[Mapping[str, str]]
+    written: bool = False
+    error: BaseException | None = None
+
+
 class CsvStore:
-    """One CSV file and its lock. ``columns`` is the order in which a new file is begun."""
+    """One CSV file and its lock. ``columns`` is the order in which a new file is begun.
+
+    Threads that append at the same time share one lock and one sync: whoever comes first writes for all that wait.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.columns = tuple(columns)
+        self._queue: deque[_Waiting] = deque()
+        self._writing = threading.Lock()
 
-    def append(self, row: Mapping[str, str]) -> None:
-        """Add a row (every column of ours as text) and return once it is on disk.
+    def append(self, *rows: Mapping[str, str]) -> None:
+        """Add rows (every column of ours as text), all or none, and return once they are on disk.
 
         UserError("ratings.busy"), ("ratings.not_saved") when the disk refuses, ("ratings.columns_missing") or
-        ("ratings.not_a_table") when the file there is not one that can hold the row.
+        ("ratings.not_a_table") when the file there is not one that can hold a row.
         """
+        if not rows:
+            return
+        mine = _Waiting(rows)
+        self._queue.append(mine)
+        with self._writing:
+            if not (mine.written or mine.error):
+                self._write_all([self._queue.popleft() for _ in range(len(self._queue))])
+        if mine.error is not None:
+            raise mine.error
+
+    def _write_all(self, waiting: Sequence[_Waiting]) -> None:
+        try:
+            self._write_rows([row for one in waiting for row in one.rows])
+        except BaseException as error:
+            for one in waiting:
+                one.error = error
+        else:
+            for one in waiting:
+                one.written = True
+
+    def _write_rows(self, rows: Sequence[Mapping[str, str]]) -> None:
         with self._opened() as handle:
             header = self._header(handle)
             self._mend(handle, len(header))
             size = os.fstat(handle).st_size
-            start = b"" if size else to_line(self.columns)
+            lines = [] if size else [to_line(self.columns)]
+            lines += [self._ending(handle, size)] + [to_line(row.get(name, "") for name in header) for row in rows]
             try:
-                _write(handle, start + self._ending(handle, size) + to_line(row.get(name, "") for name in header))
+                _write(handle, b"".join(lines))
             except OSError:
                 os.ftruncate(handle, size)
                 raise
@@ -167,14 +209,16 @@ class CsvStore:
                 return None  # not a table of ours: left alone, and every reader says so
             return self._set_aside(handle, len(header))
 
-    def records(self) -> Iterator[Record]:
-        """The records that are in the file now. Rows that are being written meanwhile are left for the next reading."""
+    def records(self, start: int = 0, line: int = 1) -> Iterator[Record]:
+        """The records in the file now, from byte ``start`` (line number ``line``) on. Rows that are being written
+        meanwhile are left for the next reading."""
         if not self.path.exists():
             return
         with self._opened() as handle:
             size = os.fstat(handle).st_size
         with self.path.open("rb") as file:
-            yield from records(_limited(file, size))
+            file.seek(start)
+            yield from records(limited(file, size - start), line, start)
 
     def set_aside(self) -> list[Path]:
         """What ``recover`` has put aside so far, oldest first."""
@@ -183,7 +227,7 @@ class CsvStore:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         try:
-            with lock(self.path):
+            with lock(self.path).acquire(poll_interval=POLL):
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
                 try:
                     yield handle
@@ -250,7 +294,8 @@ def header_of(record: Record) -> list[str]:
     return names
 
 
-def _limited(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+def limited(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The lines of the first ``size`` bytes."""
     for line in lines:
         if size <= 0:
             return

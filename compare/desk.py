@@ -1,7 +1,8 @@
 """The one engine and the people who share it: which pair is loaded, who loads, who answers next.
 
-Covers: loading in the background so that a reload of the page costs nothing, a fair line with places, cancelling one's
-own answer only. Does not cover: the engine (engine.py), a visitor's comparison (session.py).
+Covers: loading in the background so that a reload of the page costs nothing, waiting for a GPU that trains, one answer
+at a time, cancelling one's own only, giving memory back when nobody asks. Does not cover: the engine (engine.py), the
+places (line.py), a visitor's comparison (session.py).
 """
 
 from __future__ import annotations
@@ -9,16 +10,36 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from assets.errors import UserError
-from compare.engine import Arm, Delta, Done, Engine, Loaded, LoadSpec, Message, Phase, Sampling
+from compare.engine import (
+    REMOTE,
+    Arm,
+    Changes,
+    ChangesAsked,
+    Delta,
+    Done,
+    Engine,
+    Loaded,
+    LoadSpec,
+    Message,
+    Phase,
+    Sampling,
+)
+from compare.line import TICK, Line, Ticket, Waiting
+from compare.machine import Machine, Taken
+from compare.remote_engine_address import is_remote
+
+__all__ = ["IDLE", "KEYS", "TICK", "Candidate", "Desk", "Loading", "Pair", "Ticket", "Waiting"]
 
 log = logging.getLogger(__name__)
 KEYS = ("a", "b")
-TICK = 0.25
+IDLE = 20 * 60.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +61,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two candidates as loaded; the first one is always ``model_a``."""
+    """Two candidates as loaded; the first one is always ``model_a``. ``together`` False: one in memory at a time."""
 
     id: str
     candidates: tuple[Candidate, Candidate]
     loaded: Loaded
+    together: bool = True
 
     @property
     def system(self) -> str:
@@ -65,25 +87,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """``place`` others come first."""
-
-    place: int
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A place in the line. ``cancelled`` once its owner does not want it any more."""
-
-    cancelled: bool = False
-
-
-@dataclass(frozen=True)
 class Loading:
-    """How far loading is. ``error`` is what ended it, a UserError or anything unexpected; None when it went well."""
+    """How far loading is. ``error`` is what ended it, a UserError or anything unexpected; None when it went well.
+
+    ``taken`` is the job whose GPU it waits for.
+    """
 
     candidates: tuple[Candidate, Candidate]
     ticket: Ticket
+    together: bool = True
+    taken: Taken | None = None
     phase: Phase = Phase("engine.phase.start")
     ended: bool = False
     error: Exception | None = None
@@ -91,21 +104,28 @@ class Loading:
 
 @dataclass
 class Desk:
-    """Thread-safe. ``pair`` is what answers now."""
+    """Thread-safe. ``pair`` is what answers now; ``resting`` while its memory is given back until the next question.
+
+    ``idle``: seconds without a question after which it rests; 0 for never.
+    """
 
     engine: Engine
+    machine: Machine | None = None
+    idle: float = IDLE
     pair: Pair | None = None
     loading: Loading | None = None
-    _line: list[Ticket] = field(default_factory=list)
-    _moved: threading.Condition = field(default_factory=threading.Condition)
+    resting: bool = False
+    _line: Line = field(default_factory=Line)
+    _timer: threading.Timer | None = None
 
-    def load(self, first: Candidate, second: Candidate) -> None:
-        """Begin to load, in the background. UserError("compare.loading_already") while something else loads."""
-        with self._moved:
+    def load(self, first: Candidate, second: Candidate, together: bool = True) -> None:
+        """Begin to load, in the background, once a GPU is free. UserError("compare.loading_already") while another
+        pair loads."""
+        with self._line.moved:
             if self.loading is not None and not self.loading.ended:
                 raise UserError("compare.loading_already")
-            self.pair = None
-            self.loading = Loading((first, second), Ticket())
+            self.pair, self.resting = None, False
+            self.loading = Loading((first, second), Ticket(), together)
         threading.Thread(target=self._load, args=(self.loading,), name="load-pair", daemon=True).start()
 
     def follow(self) -> Iterator[Loading]:
@@ -114,8 +134,8 @@ class Desk:
             yield now
             if now.ended:
                 return
-            with self._moved:
-                self._moved.wait(TICK)
+            with self._line.moved:
+                self._line.moved.wait(TICK)
 
     def cancel_loading(self) -> None:
         if self.loading is not None and not self.loading.ended:
@@ -123,9 +143,14 @@ class Desk:
 
     def unload(self) -> None:
         """Give the memory back. Running answers end as cancelled."""
-        with self._moved:
+        with self._line.moved:
+            if self.loading is not None:
+                self.loading.ticket.cancelled = True
             self.pair = self.loading = None
+            self.resting = False
+            self._line.moved.notify_all()
         self.engine.unload()
+        self._freed()
 
     def answers(
         self, pair: Pair, ticket: Ticket, turns: Mapping[str, Sequence[Message]], system: str | None, sampling: Sampling
@@ -136,39 +161,67 @@ class Desk:
         """
         with self._turn(ticket) as waiting:
             yield from waiting
-            if self.pair is not pair:
-                raise UserError("compare.pair_changed")
+            self._check(pair)
             if ticket.cancelled:
                 yield from (Done(arm, "cancelled") for arm in turns)
             else:
                 yield from self.engine.stream(turns, system, sampling)
 
+    def changes(self, pair: Pair, ticket: Ticket, asked: ChangesAsked) -> Changes | None:
+        """Wait for one's turn, then what tuning changed in an answer; None when the ticket was cancelled."""
+        with self._turn(ticket) as waiting:
+            for _ in waiting:
+                pass
+            self._check(pair)
+            return None if ticket.cancelled else next(iter(list(self.engine.changes(asked))), None)
+
     def cancel(self, ticket: Ticket) -> None:
         """Give up one's place, or end one's own running answer or loading."""
-        with self._moved:
-            ticket.cancelled = True
-            running = bool(self._line) and self._line[0] is ticket
-            self._moved.notify_all()
-        if running:
+        if self._line.give_up(ticket):
             self.engine.cancel()
+
+    def close(self) -> None:
+        """No more timers: for tests and the end of the program."""
+        self.idle = 0
+        self._restart_clock()
+
+    def _check(self, pair: Pair) -> None:
+        if self.pair is not pair:
+            raise UserError("compare.pair_changed")
+        self.resting = False
 
     @contextmanager
     def _turn(self, ticket: Ticket) -> Iterator[Iterator[Waiting]]:
-        with self._moved:
-            self._line.append(ticket)
+        """A turn after which the time without a question begins anew."""
         try:
-            yield self._wait(ticket)
+            with self._line.turn(ticket) as waiting:
+                yield waiting
         finally:
-            with self._moved:
-                self._line.remove(ticket)
-                self._moved.notify_all()
+            self._restart_clock()
 
-    def _wait(self, ticket: Ticket) -> Iterator[Waiting]:
-        """Until the ticket is the first in the line or cancelled: its place at once, at every move and every TICK."""
-        while (place := self._line.index(ticket)) and not ticket.cancelled:
-            yield Waiting(place)
-            with self._moved:
-                self._moved.wait(TICK)
+    def _restart_clock(self) -> None:
+        with self._line.moved:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(self.idle, self._rest) if self.idle else None
+            if self._timer is not None:
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _rest(self) -> None:
+        """Nobody has asked for a while. Whoever asks in this moment waits for the end of it and loads again."""
+        if not self._line.empty or self.pair is None or self.resting or self.pair.loaded.device == REMOTE:
+            return
+        with self._line.turn(Ticket()) as waiting:
+            for _ in waiting:
+                return
+            self.resting = True
+            self.engine.rest()
+        self._freed()
+
+    def _freed(self) -> None:
+        if self.machine is not None:
+            self.machine.freed()
 
     def _load(self, loading: Loading) -> None:
         error: Exception | None = None
@@ -177,17 +230,34 @@ class Desk:
             with self._turn(loading.ticket) as waiting:
                 for _ in waiting:
                     pass
-                pair = self._read(loading)
+                pair = self._read_when_free(loading)
         except UserError as known:
             error = known
         except Exception as unexpected:
             log.exception("loading failed")
             error = unexpected
-        with self._moved:
+        with self._line.moved:
             if self.loading is not None and self.loading.ticket is loading.ticket:
                 self.pair = pair
                 self.loading = replace(self.loading, ended=True, error=error)
-            self._moved.notify_all()
+            self._line.moved.notify_all()
+
+    def _read_when_free(self, loading: Loading) -> Pair:
+        """Load as soon as no job holds every GPU; one that takes it in between is waited for as well."""
+        here = not all(is_remote(side.base) for side in loading.candidates)
+        devices = [card.device for card in self.machine.cards()] if self.machine is not None and here else []
+        while True:
+            while self.machine is not None and (taken := self.machine.taken(devices)) and not loading.ticket.cancelled:
+                self._show(loading, taken=taken)
+                with self._line.moved:
+                    self._line.moved.wait(4 * TICK)
+            self._show(loading, taken=None)
+            try:
+                return self._read(loading)
+            except UserError as error:
+                if error.key != "engine.gpu_busy" or not devices:
+                    raise
+            time.sleep(TICK)
 
     def _read(self, loading: Loading) -> Pair:
         if loading.ticket.cancelled:
@@ -196,14 +266,18 @@ class Desk:
         arms = tuple(Arm(key, side.base, side.adapter) for key, side in sides)
         templates = {key: side.template for key, side in sides if side.template}
         loaded: Loaded | None = None
-        for event in self.engine.load(LoadSpec(arms, templates=templates)):
+        for event in self.engine.load(LoadSpec(arms, templates=templates, together=loading.together)):
             if isinstance(event, Loaded):
                 loaded = event  # go on to the end: an engine takes an iterator that is dropped for a cancellation
                 continue
-            with self._moved:
-                if self.loading is not None and self.loading.ticket is loading.ticket:
-                    self.loading = replace(self.loading, phase=event)
-                self._moved.notify_all()
+            self._show(loading, phase=event)
         if loaded is None:
             raise UserError("engine.load_cancelled")
-        return Pair(secrets.token_hex(8), loading.candidates, loaded)
+        return Pair(secrets.token_hex(8), loading.candidates, loaded, loading.together)
+
+    def _show(self, loading: Loading, **news: Any) -> None:
+        """Tell those who follow; nothing when another loading has taken the place of this one."""
+        with self._line.moved:
+            if self.loading is not None and self.loading.ticket is loading.ticket:
+                self.loading = replace(self.loading, **news)
+            self._line.moved.notify_all()

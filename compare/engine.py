@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from assets.errors import UserError
 
 Message = Mapping[str, str]
 Reason = Literal["stop", "length", "cancelled", "error"]
 
+REMOTE = "remote"  # the device of a pair that answers on other machines
 PHASES = (
     "engine.phase.start",
     "engine.phase.read",
@@ -36,12 +37,16 @@ class Arm:
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What to load. Arms of one base share one copy of it. ``templates``: an arm's key to its own Jinja text."""
+    """What to load. Arms of one base share one copy of it. ``templates``: an arm's key to its own Jinja text.
+
+    ``together`` False keeps one base in memory at a time, and their answers come one after the other.
+    """
 
     arms: tuple[Arm, ...]
     quantise: bool = True
     device: str = "auto"
     templates: Mapping[str, str] = field(default_factory=dict)
+    together: bool = True
 
     def __post_init__(self) -> None:
         keys = [arm.key for arm in self.arms]
@@ -105,12 +110,16 @@ class Done:
 
 @dataclass(frozen=True)
 class ArmInfo:
-    """What answers for one arm: proof for the rating's record. Revisions are a Hub commit or a digest of a folder."""
+    """What answers for one arm: proof for the rating's record. Revisions are a Hub commit or a digest of a folder.
+
+    ``told`` is what a server said of itself, for an arm elsewhere: then nothing was proven and the rest is empty.
+    """
 
     template_hash: str
     base_revision: str
     adapter_sha256: str | None
     trained_parameters: int
+    told: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +139,59 @@ class PaneCheck:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded comparison. ``memory_bytes`` is the device memory held, or the process's own memory on a CPU."""
+    """A loaded comparison. ``memory_bytes`` is the device memory held, or the process's own memory on a CPU.
+
+    ``weights`` says what the bases are computed in: "nf4" or a dtype.
+    """
 
     device: str
     memory_bytes: int
     arms: Mapping[str, ArmInfo]
     check: PaneCheck
     versions: Mapping[str, str]
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class ChangesAsked:
+    """Two arms of one base, a conversation that ends with a question, and what each of them answered to it.
+
+    ``reference`` is a right answer to the same question, or empty.
+    """
+
+    base: str
+    tuned: str
+    turns: Sequence[Message]
+    system: str | None
+    answers: Mapping[str, str]
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class TokenChange:
+    """One token of the tuned answer. ``text`` is empty but for the last token of a letter.
+
+    ``nats`` is KL(tuned ‖ base) where this token was drawn, over the whole vocabulary; ``base`` and ``tuned`` are the
+    chances that each of them gave to this very token.
+    """
+
+    text: str
+    nats: float
+    base: float
+    tuned: float
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What tuning changed in one answer.
+
+    ``parted`` is the first token at which the two answers differ (len(tokens) when the tuned one only ends earlier),
+    None when they are equal. ``perplexity`` is that of the reference answer under (base, tuned).
+    """
+
+    tokens: tuple[TokenChange, ...]
+    parted: int | None
+    perplexity: tuple[float, float] | None
 
 
 class Engine(Protocol):
@@ -158,10 +213,21 @@ class Engine(Protocol):
         """
         ...
 
+    def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
+        """One Changes, from teacher-forcing the tuned arm's answer through both arms at once. No answer is disturbed.
+
+        UserError("engine.not_comparable") for arms of different bases, and those of ``stream``.
+        """
+        ...
+
     def cancel(self) -> None:
         """From any thread: end the running answers within one token. Nothing happens when none runs."""
         ...
 
+    def rest(self) -> None:
+        """Give all memory back until the next request, for which the same things are loaded again."""
+        ...
+
     def unload(self) -> None:
-        """Give all memory back."""
+        """Give all memory back and forget what was loaded."""
         ...

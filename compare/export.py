@@ -1,7 +1,7 @@
 """Votes as files that others read.
 
-Covers: the exact CSV, a CSV that is safe to open in a spreadsheet, preference pairs in TRL's conversational form; what
-was left out of each and why. Does not cover: pushing to the Hub.
+Covers: the exact CSV, a CSV that is safe to open in a spreadsheet; what was left out of each and why. Does not cover:
+pairs for training and arena tools (export_pairs.py), reports (export_report.py), pushing to the Hub.
 
 The store keeps text exactly as shown. Only the spreadsheet file alters it: a cell that a spreadsheet would run as a
 formula gets an apostrophe in front (OWASP's list, with the full-width forms and with blanks before the sign).
@@ -10,16 +10,15 @@ formula gets an apostrophe in front (OWASP's list, with the full-width forms and
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from assets.errors import UserError
-from compare.csv_store import BOM, CsvStore, Record, to_json, to_line
-from compare.rating import COLUMNS, Message, Rating, Side
+from compare.csv_store import BOM, CsvStore, Record, to_line
+from compare.rating import COLUMNS
 
 _FORMULA = re.compile(r"[\t\r\n\0]|[\s\0\ufeff\u200b-\u200f]*[=+\-@＝＋－＠]")
 
@@ -36,7 +35,7 @@ class Exported:
 def export_csv(source: Path, target: Path) -> Exported:
     """The store byte for byte, as it is at this moment. UserError("ratings.nothing_to_export") when there is none."""
     rows = -1
-    with _written(target) as out:
+    with written(target) as out:
         for record in _records(source):
             out.write(record.raw)
             rows += not record.blank
@@ -46,7 +45,7 @@ def export_csv(source: Path, target: Path) -> Exported:
 def export_spreadsheet(source: Path, target: Path) -> Exported:
     """Every row that can be read, with a BOM, every cell quoted and none of them a formula."""
     rows, unreadable = -1, 0
-    with _written(target) as out:
+    with written(target) as out:
         out.write(BOM)
         for record in _records(source):
             if record.blank:
@@ -66,54 +65,6 @@ def guarded(cell: str) -> str:
     return "'" + cell if _FORMULA.match(cell) else cell
 
 
-def export_preferences(votes: Iterable[Rating], target: Path, *, blind_only: bool = True) -> Exported:
-    """JSONL of {"prompt": [messages], "chosen": [assistant], "rejected": [assistant]}, as trl's DPOTrainer reads it.
-
-    Left out and counted: ties, both-bad, practice, aa, repeats, votes that were not blind, equal or empty answers, and
-    histories that had parted (the two answers have no common prompt).
-    """
-    left_out: Counter[str] = Counter()
-    rows = 0
-    with _written(target) as out:
-        for vote in votes:
-            reason = _no_pair(vote, blind_only)
-            if reason:
-                left_out[reason] += 1
-                continue
-            out.write(to_json(preference(vote)).encode() + b"\n")
-            rows += 1
-    return Exported(target, rows, dict(left_out))
-
-
-def preference(vote: Rating) -> dict[str, list[Message]]:
-    """A decided vote as one preference pair."""
-    chosen: Side = "model_a" if vote.winner == "model_a" else "model_b"
-    rejected: Side = "model_b" if chosen == "model_a" else "model_a"
-    return {
-        "prompt": [{"role": turn["role"], "content": turn["content"]} for turn in vote.turns(chosen)],
-        "chosen": [{"role": "assistant", "content": vote.response(chosen)}],
-        "rejected": [{"role": "assistant", "content": vote.response(rejected)}],
-    }
-
-
-def _no_pair(vote: Rating, blind_only: bool) -> str:
-    """Why a vote is no preference pair; "" for one that is."""
-    turns = vote.turns("model_a")
-    reasons = {
-        "practice": vote.kind == "practice",
-        "repeat": vote.kind == "repeat",
-        "aa": vote.kind == "aa" or vote.model_a == vote.model_b,
-        "not_blind": blind_only and not vote.blind,
-        "tie": vote.winner == "tie",
-        "both_bad": vote.winner == "both_bad",
-        "histories_differ": turns != vote.turns("model_b"),
-        "no_prompt": not turns or turns[-1]["role"] != "user",
-        "empty_answer": not vote.response_a.strip() or not vote.response_b.strip(),
-        "same_answer": vote.response_a == vote.response_b,
-    }
-    return next((reason for reason, applies in reasons.items() if applies), "")
-
-
 def _records(source: Path) -> Iterator[Record]:
     if not source.exists():
         raise UserError("ratings.nothing_to_export")
@@ -121,7 +72,7 @@ def _records(source: Path) -> Iterator[Record]:
 
 
 @contextmanager
-def _written(target: Path) -> Iterator[BinaryIO]:
+def written(target: Path) -> Iterator[BinaryIO]:
     """A file to write, gone again when that fails. UserError("ratings.not_saved") when the disk refuses."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

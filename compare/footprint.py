@@ -28,6 +28,25 @@ class Footprint:
         return self.weights + self.adapters + self.cache + OVERHEAD
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Bytes: what all bases take together, what the largest of them takes alone, what is free."""
+
+    together: int
+    alone: int
+    free: int
+    bases: int = 1
+
+    @property
+    def fits(self) -> bool:
+        return self.together <= self.free
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether answering one after the other is the way: both are too large together, and each fits alone."""
+        return not self.fits and self.bases > 1 and self.alone <= self.free
+
+
 def weights(shape: Mapping[str, Any]) -> int:
     """Bytes of one base: matrices of the blocks in NF4, embedding and head at two bytes each."""
     hidden, q, kv = shape["hidden"], shape["heads"] * shape["head_dim"], shape["kv_heads"] * shape["head_dim"]
@@ -45,3 +64,10 @@ def footprint(shapes: Iterable[tuple[Mapping[str, Any], int]], adapters: int) ->
     """``shapes`` are the distinct bases with the number of sides each answers for; ``adapters`` bytes on disk."""
     known = list(shapes)
     return Footprint(sum(weights(s) for s, _ in known), adapters, sum(cache(s, rows) for s, rows in known))
+
+
+def fit(shapes: Iterable[tuple[Mapping[str, Any], int]], adapters: int, free: int) -> Fit:
+    """Whether the bases fit into ``free`` bytes, together or one at a time."""
+    known = list(shapes)
+    each = [footprint([base], adapters).total for base in known]
+    return Fit(footprint(known, adapters).total, max(each, default=0), free, len(known))

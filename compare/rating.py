@@ -134,7 +134,7 @@ def from_cells(cells: Mapping[str, str], line: int = 0) -> Rating:
         text = row.get(name, "")
         if name in _JSON:
             if text:
-                values[name] = _read_json(name, text)
+                values[name] = read_json_cell(name, text)
         elif name in ("schema_version", "seed"):
             values[name] = _read_int(name, text or "0")
         elif name == "blind":
@@ -144,7 +144,8 @@ def from_cells(cells: Mapping[str, str], line: int = 0) -> Rating:
     return Rating(**values)
 
 
-def _read_json(column: str, text: str) -> Any:
+def read_json_cell(column: str, text: str) -> Any:
+    """The value of a JSON cell. UserError("ratings.bad_json") unless it is one that the column can hold."""
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:

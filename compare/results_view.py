@@ -1,219 +1,270 @@
-"""What the results tab shows, as HTML text made from votes.
+"""What the results tab and the report show, as HTML text made from figures.
 
-Covers: the verdict, counts and win rates by domain with a small interval plot, the left/right line, the latest votes,
-unreadable rows. Does not cover: components and downloads (results.py), the statistics (stats.py). Everything that comes
-from a model or a person is escaped.
+Covers: the sentence on top with its notes, intervals by domain and criterion, votes over time, one dot per prompt with
+the answers one click away, where tuning made it worse, the latest votes, unreadable rows. Does not cover: what is folded
+away (results_detail.py), components and downloads (results.py). Everything that comes from a model or a person is
+escaped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
+import pandas as pd
+
 from assets.errors import UserError
 from assets.words import Words
-from compare import markup, stats
+from compare import markup, plots, stats_report
 from compare.criteria import criteria_for
 from compare.rating import Rating, Side
-from compare.ratings import Ratings
+from compare.ratings_table import RatingsTable
+from compare.results_data import EXAMPLES, Picture, shown_prompts
+from compare.stats_rates import Outcome
+from compare.stats_report import PromptLine, percent
 
-LATEST = 20
+REFUSED = 20
 _LETTERS = 90
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which votes to look at. ``pair`` is (model_a, model_b); "" as ``domain`` means all of them."""
-
-    pair: tuple[str, str]
-    domain: str = ""
-    blind_only: bool = True
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What a filter leaves. ``tuned`` is the side with an adapter, when exactly one has one."""
-
-    filter: Filter
-    votes: tuple[Rating, ...]
-    left_out: Mapping[str, int]
-    tuned: Side | None
-
-    @property
-    def tally(self) -> stats.Tally:
-        return stats.tally(self.votes)
-
-
-def look(ratings: Ratings, wanted: Filter) -> Picture:
-    """The votes that count, and how many were left out by reason."""
-    chosen = stats.select(ratings.votes, *wanted.pair, blind_only=wanted.blind_only)
-    kept = [vote for vote in chosen.votes if wanted.domain in ("", vote.domain)]
-    left_out = dict(chosen.left_out)
-    if other := len(chosen.votes) - len(kept):
-        left_out["other_domain"] = other
-    return Picture(wanted, tuple(kept), left_out, tuned_side(chosen.votes))
-
-
-def tuned_side(votes: Sequence[Rating]) -> Side | None:
-    """The side whose record names an adapter, if the other one's names none."""
-    for vote in reversed(votes):
-        a, b = (bool((vote.provenance.get(side) or {}).get("adapter_sha256")) for side in ("model_a", "model_b"))
-        if a != b and vote.winner:
-            return _as_selected(vote, a)
-    return None
-
-
-def _as_selected(vote: Rating, a_is_tuned: bool) -> Side:
-    """``select`` turns models, answers and criteria of a vote, but not its provenance: names settle it."""
-    recorded = (vote.provenance.get("model_a") or {}).get("model")
-    turned = recorded is not None and recorded != vote.model_a
-    return "model_a" if a_is_tuned != turned else "model_b"
-
-
 def verdict(picture: Picture, words: Words) -> str:
-    """The sentence on top."""
-    names = (_short(picture.filter.pair[0]), _short(picture.filter.pair[1]))
-    said = stats.verdict(picture.tally, picture.filter.domain, picture.tuned, names).say(words)
-    better = stats.is_difference(picture.tally)
-    return f'<div class="n-verdict{" n-sure" if better else ""}">{escape(said)}</div>'
+    """The sentence on top, what it counts, and what one has to know before believing it."""
+    found = picture.report
+    said_of = stats_report.sentences(found, picture.names)
+    said = [one.say(words) for one in said_of]
+    sure = any(found.different.values()) and not any(
+        one.words.get("who") == ("ratings.who.base", {}) for one in said_of
+    )
+    told = f'<p class="n-sub">{escape(stats_report.counted(found).say(words))}</p>' if found.overall.tally.n else ""
+    notes = "".join(f'<div class="n-note warn">{escape(note.say(words))}</div>' for note in stats_report.notes(found))
+    return f'<div class="n-verdict{" n-sure" if sure else ""}">{escape(" ".join(said))}</div>{told}{notes}'
+
+
+def collecting(n: int, target: int, words: Words) -> str:
+    """All that a study shows before its target is reached."""
+    share = min(100, 100 * n // max(target, 1))
+    return (
+        f'<div class="n-verdict">{words("results.collecting", n=n, target=target)}</div>'
+        f'<div class="n-bar" role="progressbar" aria-valuenow="{share}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width:{share}%"></i></div><p class="n-sub">{words("results.collecting.sub")}</p>'
+    )
 
 
 def rates(picture: Picture, words: Words) -> str:
-    """One row per domain and one for all: counts, and the second model's win rate with its interval."""
-    rows = [_rate(words("results.all"), picture.tally, words, strong=True)]
-    domains = stats.by_domain(picture.votes)
-    if len(domains) > 1:
-        rows += [_rate(_domain(domain, words), tally, words) for domain, tally in domains.items()]
-    who = words("results.tuned" if picture.tuned == "model_b" else "results.second")
-    names = words("results.names", a=_span(picture.filter.pair[0], "a"), b=_span(picture.filter.pair[1], "b"))
+    """One row for all votes, one per domain, one per criterion: model_b's share, its interval, the counts."""
+    found = picture.report
+    rows = [_rate(words("results.all"), found.overall, found.different[""], words, "n-strong")]
+    if len(found.domains) > 1:
+        rows += [
+            _rate(domain_name(domain, words), one, found.different[domain], words)
+            for domain, one in found.domains.items()
+        ]
+    marked = [
+        _rate(criterion_name(picture, name, words), one, one.rate.excludes_half and one.rate.p < 0.05, words)
+        for name, one in found.criteria.items()
+    ]
+    if marked:
+        rows.append(f'<p class="n-sub n-split">{words("results.by_criterion")}</p>')
+    who = words("results.tuned") if found.tuned == "model_b" else escape(picture.names[1])
+    names = words("results.names", a=_span(picture.names[0], "a"), b=_span(picture.names[1], "b"))
     return (
-        f'<div class="n-rates"><p class="n-h">{words("results.rate", who=who)}</p><p class="n-sub">{names}</p>'
-        f'{"".join(rows)}<p class="n-axis"><span>0 %</span><span>50 %</span><span>100 %</span></p>'
+        f'<div class="n-rates"><h3 class="n-h">{words("results.rate", who=who)}</h3><p class="n-sub">{names}</p>'
+        f'{"".join(rows + marked)}<p class="n-axis"><span>0 %</span><span>50 %</span><span>100 %</span></p>'
         f'<p class="n-sub">{words("results.interval")}</p></div>'
     )
 
 
-def _rate(name: str, tally: stats.Tally, words: Words, strong: bool = False) -> str:
-    rate, interval = tally.rate("model_b"), tally.interval("model_b")
-    shown = f"{rate * 100:.0f} %" if rate is not None else "–"
+def _rate(name: str, one: Outcome, different: bool, words: Words, class_: str = "") -> str:
+    share, tally = one.rate, one.tally
+    shown = f"{percent(share.rate)} %" if share.rate is not None else "–"
+    ends = f"{percent(share.interval[0])}–{percent(share.interval[1])} %" if share.interval else ""
+    told = words("results.told", name=name, percent=shown, ends=ends, n=share.n) if ends else name
     counts = words("results.counts", b=tally.wins_b, a=tally.wins_a, tie=tally.ties, bad=tally.both_bad)
+    drawn = plots.interval(share.rate, share.interval, told, "" if different else "n-open")
     return (
-        f'<div class="n-rate{" n-strong" if strong else ""}"><b>{escape(name)}</b>{plot(rate, interval)}'
-        f'<span class="n-percent">{shown}</span><span class="n-counts">{counts}</span></div>'
+        f'<div class="n-rate {class_}"><b>{escape(name)}</b>{drawn}<span class="n-percent">{shown}'
+        f'<small>{ends}</small></span><span class="n-counts">{counts}</span></div>'
     )
 
 
-def plot(rate: float | None, interval: tuple[float, float] | None) -> str:
-    """An interval on a line from 0 to 1 with a mark at one half, 200 x 22."""
-    base = '<line x2="200" y1="11" y2="11" class="n-rail"/><line x1="100" x2="100" y1="2" y2="20" class="n-half"/>'
-    if rate is None or interval is None:
-        return f'<svg viewBox="0 0 200 22" preserveAspectRatio="none">{base}</svg>'
-    low, high = (200 * end for end in interval)
-    kind = "n-over" if interval[0] > 0.5 else "n-under" if interval[1] < 0.5 else "n-open"
-    bar = f'<rect x="{low:.1f}" y="6" width="{max(high - low, 1):.1f}" height="10" rx="5" class="n-band"/>'
-    dot = f'<rect x="{200 * rate - 2:.1f}" y="3" width="4" height="16" rx="2" class="n-point"/>'
-    return f'<svg viewBox="0 0 200 22" preserveAspectRatio="none" class="{kind}" role="img">{base}{bar}{dot}</svg>'
-
-
-def places(picture: Picture, words: Words) -> str:
-    """Whether the left answer wins more often than it should."""
-    share = stats.left_share(picture.votes)
-    if share.rate is None or share.interval is None:
-        return ""
-    low, high = (round(100 * end) for end in share.interval)
-    biased = not share.interval[0] <= 0.5 <= share.interval[1] and share.n >= stats.MINIMUM_DECIDED
-    key = "results.places.biased" if biased else "results.places.fair"
-    return f'<p class="n-sub">{words(key, percent=round(100 * share.rate), low=low, high=high, n=share.n)}</p>'
-
-
-def left_out(picture: Picture, words: Words) -> str:
-    """How many votes are not counted here, and why."""
-    if not picture.left_out:
-        return ""
-    known = {key: f"ratings.left_out.{key}" for key in picture.left_out}
-    parts = [f"{words(k if k in words else f'results.left_out.{r}')} {picture.left_out[r]}" for r, k in known.items()]
-    return f'<p class="n-sub">{words("results.left_out", what=escape(", ".join(parts)))}</p>'
-
-
-def refused(ratings: Ratings, words: Words) -> str:
-    """Rows of the file that are not counted, with line numbers."""
-    if not ratings.refused and not ratings.set_aside:
-        return ""
-    lines = [
-        words("ratings.refused_line", line=row.line, reason=words.error(UserError(row.reason_key, **row.values)))
-        for row in ratings.refused[:LATEST]
+def pictures(picture: Picture, words: Words) -> str:
+    """Votes over time, and one dot per prompt."""
+    found, name = picture.report, picture.names[1]
+    points = [(moment.votes, moment.rate, moment.interval) for moment in found.moments]
+    drawn = ""
+    if len(points) > 1:
+        ends = _day(found.moments[0].time), _day(found.moments[-1].time)
+        told = words("results.over_time.told", name=name, n=points[-1][0], percent=percent(points[-1][1]))
+        drawn += plots.over_time(points, words("results.over_time", name=name), told, ends)
+    opened = {line.prompt_id: place for place, line in enumerate(shown_prompts(found))}
+    dots = [
+        plots.Dot(
+            line.share,
+            _told(line, picture, words),
+            f"n-prompt-{opened[line.prompt_id]}" if line.prompt_id in opened else "",
+        )
+        for line in found.prompts
+        if line.share is not None
     ]
-    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    aside = "".join(f"<p>{escape(words('ratings.set_aside', file=path.name))}</p>" for path in ratings.set_aside)
-    head = words("ratings.refused", count=len(ratings.refused)) if ratings.refused else ""
-    return f'<div class="n-note warn">{head}<ul>{listed}</ul>{aside}</div>'
+    told = words("results.dots.told", n=len(dots))
+    drawn += plots.dots(dots, words("results.dots"), told, picture.names)
+    return f'<div class="n-grid n-plots">{drawn}</div>' if drawn else ""
 
 
-def latest(votes: Sequence[Rating], owner: bool, rater: str, words: Words) -> str:
+def prompts(picture: Picture, words: Words) -> str:
+    """The prompts behind the dots, each with its answers, folded."""
+    lines = shown_prompts(picture.report)
+    if not lines:
+        return ""
+    rows = "".join(
+        _prompt(line, picture, words, f"n-prompt-{place}", line.balance < 0) for place, line in enumerate(lines)
+    )
+    more = len(picture.report.prompts) - len(lines)
+    rest = f'<p class="n-sub">{words("results.prompts.more", n=more)}</p>' if more else ""
+    return f'<details class="n-fold"><summary>{words("results.prompts", n=len(lines))}</summary>{rows}{rest}</details>'
+
+
+def examples(picture: Picture, words: Words) -> str:
+    """Where model_b lost, first, then where it won: the prompts with the clearest votes."""
+    lines = picture.report.prompts
+    worse = [line for line in lines if line.balance < 0][:EXAMPLES]
+    better = [line for line in reversed(lines) if line.balance > 0][:EXAMPLES]
+    tuned = picture.tuned
+    titles = {
+        "model_b": ("results.worse", "results.better"),
+        "model_a": ("results.better", "results.worse"),
+        None: ("results.lost", "results.won_by"),
+    }[tuned]
+    parts = [(titles[0], worse, True), (titles[1], better, False)]
+    parts.sort(key=lambda part: part[0] != "results.worse")
+    drawn = ""
+    for title, found, lost in parts:
+        rows = "".join(_prompt(line, picture, words, "", lost) for line in found)
+        shown = rows or f'<p class="n-sub">{words("results.no_such")}</p>'
+        drawn += f'<section><h3 class="n-h">{words(title, name=escape(picture.names[1]))}</h3>{shown}</section>'
+    return f'<div class="n-examples">{drawn}</div>'
+
+
+def _prompt(line: PromptLine, picture: Picture, words: Words, anchor: str, lost: bool) -> str:
+    row = picture.rows.get((line.lost if lost else line.won) or line.any)
+    if row is None:
+        return ""
+    counts = words(
+        "results.prompt.counts",
+        b=line.counts.wins_b,
+        a=line.counts.wins_a,
+        even=line.counts.ties + line.counts.both_bad,
+    )
+    bar = plots.split(line.counts.wins_a, line.counts.ties + line.counts.both_bad, line.counts.wins_b, counts)
+    inside = f'<div id="{anchor}">' if anchor else "<div>"
+    return (
+        f'<details class="n-vote-row"><summary>{bar}'
+        f'<span class="n-what">{escape(_cut(question(row)))}</span><span class="n-result">{counts}</span></summary>'
+        f"{inside}{_answers(row, picture, words)}</div></details>"
+    )
+
+
+def latest(picture: Picture, owner: bool, rater: str, words: Words) -> str:
     """The newest votes first; comments of others only for the owner."""
-    newest = sorted(votes, key=lambda vote: vote.created_at, reverse=True)[:LATEST]
-    return "".join(_vote(vote, owner or vote.rater == rater, words) for vote in newest)
+    rows = (picture.rows.get(name) for name in picture.latest)
+    return "".join(_vote(row, owner or row.rater == rater, picture, words) for row in rows if row is not None)
 
 
-def _vote(vote: Rating, open_: bool, words: Words) -> str:
-    question = next((t["content"] for t in reversed(vote.turns("model_a")) if t["role"] == "user"), "")
-    won = {"model_a": vote.model_a, "model_b": vote.model_b}.get(vote.winner)
-    result = words("results.won", name=_short(won)) if won else words(f"results.{vote.winner}")
-    comment = f'<p class="n-comment">{escape(vote.comment)}</p>' if vote.comment and open_ else ""
-    answers = "".join(_answer(vote, side, words) for side in _sides(vote))
+def _vote(row: Rating, open_: bool, picture: Picture, words: Words) -> str:
+    won = {"model_a": picture.names[0], "model_b": picture.names[1]}.get(row.winner)
+    result = words("results.won", name=won) if won else words(f"results.{row.winner}")
+    comment = f'<p class="n-comment">{escape(row.comment)}</p>' if row.comment and open_ else ""
     return (
-        f'<details class="n-vote-row"><summary><span class="n-badge">{_domain(vote.domain, words)}</span>'
-        f'<span class="n-what">{escape(_cut(question))}</span><span class="n-result">{escape(result)}</span>'
-        f"<time>{escape(_when(vote.created_at))}</time></summary>"
-        f'<div class="n-you">{escape(question)}</div><div class="n-two">{answers}</div>{comment}</details>'
+        f'<details class="n-vote-row"><summary><span class="n-badge">{domain_name(row.domain, words)}</span>'
+        f'<span class="n-what">{escape(_cut(question(row)))}</span><span class="n-result">{escape(result)}</span>'
+        f"<time>{escape(_when(row.created_at))}</time></summary>{_answers(row, picture, words)}{comment}</details>"
     )
 
 
-def _sides(vote: Rating) -> tuple[Side, Side]:
-    return ("model_a", "model_b") if vote.left_is == "model_a" else ("model_b", "model_a")
+def _answers(row: Rating, picture: Picture, words: Words) -> str:
+    sides: Iterable[Side] = ("model_a", "model_b") if row.left_is == "model_a" else ("model_b", "model_a")
+    answers = "".join(_answer(row, side, picture, words) for side in sides)
+    return f'<div class="n-you">{escape(question(row))}</div><div class="n-two">{answers}</div>'
 
 
-def _answer(vote: Rating, side: Side, words: Words) -> str:
-    place = "left" if vote.left_is == side else "right"
-    name = vote.model_a if side == "model_a" else vote.model_b
-    won = f' <span class="n-badge finished">{words("results.chosen")}</span>' if vote.winner == side else ""
+def _answer(row: Rating, side: Side, picture: Picture, words: Words) -> str:
+    place = "left" if row.left_is == side else "right"
+    won = f' <span class="n-badge finished">{words("results.chosen")}</span>' if row.winner == side else ""
     letter = f'<b class="n-letter">{words("compare.side." + place)}</b>'
-    marks = _marks(vote.domain, vote.criteria.get(side, {}), words)
+    name = escape(picture.names[side == "model_b"])
+    marks = _marks(picture, row.domain, row.criteria.get(side, {}), words)
     return (
-        f'<div class="n-{place}"><header>{letter}<span class="n-who">{escape(_short(name))}</span>{won}</header>'
-        f'<div class="n-it">{markup.html(vote.response(side))}</div>{marks}</div>'
+        f'<div class="n-{place}"><header>{letter}<span class="n-who">{name}</span>{won}</header>'
+        f'<div class="n-it">{markup.html(row.response(side))}</div>{marks}</div>'
     )
 
 
-def _marks(domain: str, given: Mapping[str, float], words: Words) -> str:
+def _marks(picture: Picture, domain: str, given: Mapping[str, float], words: Words) -> str:
+    said = []
+    asked = {q.key: q for q in picture.study.questions_for(domain)} if picture.study else {}
     known = {c.key: c for c in criteria_for(domain)}
-    said = [
-        f"{words(known[key].label)}: {words(known[key].anchor(int(mark)))}"
-        for key, mark in given.items()
-        if key in known and mark in known[key].values
-    ]
+    for key, mark in given.items():
+        if key in asked and mark in asked[key].values:
+            said.append(f"{asked[key].label}: {asked[key].anchors[int(mark) - asked[key].low]}")
+        elif key in known and mark in known[key].values:
+            said.append(f"{words(known[key].label)}: {words(known[key].anchor(int(mark)))}")
     return f'<p class="n-sub">{escape(" · ".join(said))}</p>' if said else ""
 
 
-def _domain(domain: str, words: Words) -> str:
+def refused(table: RatingsTable, words: Words) -> str:
+    """Rows of the file that are not counted, with line numbers."""
+    if not table.refused and not table.set_aside:
+        return ""
+    lines = [
+        words("ratings.refused_line", line=row.line, reason=words.error(UserError(row.reason_key, **row.values)))
+        for row in table.refused[:REFUSED]
+    ]
+    listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    aside = "".join(f"<p>{escape(words('ratings.set_aside', file=path.name))}</p>" for path in table.set_aside)
+    head = words("ratings.refused", count=len(table.refused)) if table.refused else ""
+    return f'<div class="n-note warn">{head}<ul>{listed}</ul>{aside}</div>'
+
+
+def question(row: Rating) -> str:
+    """What was asked last."""
+    turns: Sequence[Mapping[str, str]] = row.turns("model_a")
+    return next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), "")
+
+
+def domain_name(domain: str, words: Words) -> str:
     key = f"ratings.domain.{domain}"
-    return words(key) if key in words else escape(domain)
+    return words(key) if key in words else escape(domain) or words("results.no_domain")
 
 
-def _short(name: str) -> str:
-    """A recorded identity as people read it: without the owner of the repository and the digest."""
-    return name.rsplit("/", 1)[-1].rsplit("@", 1)[0]
+def criterion_name(picture: Picture, name: str, words: Words) -> str:
+    """The study's own label, else ours, else the key."""
+    asked = {q.key: q.label for q in picture.study.questions} if picture.study else {}
+    key = f"ratings.criteria.{name}"
+    return asked.get(name) or (words(key) if key in words else name)
+
+
+def _told(line: PromptLine, picture: Picture, words: Words) -> str:
+    row = picture.rows.get(line.any)
+    return words(
+        "results.dot",
+        what=_cut(question(row)) if row is not None else line.prompt_id,
+        b=line.counts.wins_b,
+        a=line.counts.wins_a,
+    )
 
 
 def _span(name: str, kind: str) -> str:
-    return f'<b class="n-name-{kind}">{escape(_short(name))}</b>'
+    return f'<b class="n-name-{kind}">{escape(name)}</b>'
 
 
 def _cut(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LETTERS else text[:_LETTERS].rstrip() + "…"
+
+
+def _day(time: pd.Timestamp) -> str:
+    return str(time.strftime("%Y.%m.%d"))
 
 
 def _when(created: str) -> str:

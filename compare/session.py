@@ -9,72 +9,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
 
-from assets.catalog import Prompt
 from assets.errors import UserError
-from compare.desk import KEYS, Candidate, Desk, Pair, Ticket, Waiting
+from compare.desk import KEYS, Desk, Pair, Ticket, Waiting
 from compare.engine import Delta, Done, Sampling
-from compare.provenance import provenance
-from compare.rating import Message, Rating, Side
 from compare.ratings import RatingsFile
-from compare.trial import CHOICES, Place, Reveal, Setting, Trial, TrialArm, side_for
+from compare.talk import PLACES, SIDES, Pane, Question, Talk, new_trial
+from compare.trial import CHOICES, Place, side_for
+
+__all__ = ["PLACES", "SIDES", "Pane", "Question", "Session", "Stage", "Talk"]
 
 Stage = Literal["ready", "busy", "stopped", "answered", "revealed"]
-PLACES: tuple[Place, Place] = ("left", "right")
-SIDES: dict[str, Side] = {"a": "model_a", "b": "model_b"}
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to ask both sides. ``opening`` are turns before it, ``prompt`` the built-in one it was taken from."""
-
-    text: str
-    domain: str = "general"
-    opening: tuple[Message, ...] = ()
-    prompt: Prompt | None = None
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether this is the built-in prompt as it is."""
-        return self.prompt is not None and self.prompt.messages[-1]["content"].strip() == self.text.strip()
-
-
-@dataclass(frozen=True)
-class Pane:
-    """One side as the page may see it. ``name``, ``kind`` and the figures of ``done`` are given once they may be known.
-
-    ``kind`` is "tuned", "base" (of the other side) or "" for a model that is neither.
-    """
-
-    turns: tuple[Message, ...] = ()
-    text: str = ""
-    streaming: bool = False
-    ended: str = ""
-    error: str | None = None
-    name: str | None = None
-    kind: str = ""
-    chosen: bool = False
-    done: Done | None = None
-    leaked: tuple[str, ...] = ()
-
-
-@dataclass
-class Talk:
-    """Both conversations of one comparison. ``histories`` end with the question that ``trial`` is about."""
-
-    pair: Pair
-    question: Question
-    system: str
-    left_is: Side
-    blind: bool
-    histories: dict[str, list[Message]]
-    trial: Trial
-    done: dict[str, Done] = field(default_factory=dict)
-    rating: Rating | None = None
-    reveal: Reveal | None = None
-    undone: bool = False
 
 
 @dataclass
@@ -82,16 +29,18 @@ class Session:
     """One visitor. ``rater`` is a random pseudonym, ``rated`` the ids of built-in prompts that have this rater's vote.
 
     ``picked`` and ``editing`` are about the card in which a pair is chosen; ``met`` is the pair whose system prompt was
-    last put into the page.
+    last put into the page, ``seen`` the pair on the page and whether it rests.
     """
 
     rater: str = ""
     role: str = "visitor"
     blind: bool = True
+    studying: bool = False
     domain: str = "emotion"
     picked: tuple[str, str] = ("", "")
     editing: bool = False
     met: str = ""
+    seen: tuple[str, bool] = ("", False)
     rated: set[str] = field(default_factory=set)
     talk: Talk | None = None
     ticket: Ticket | None = None
@@ -102,6 +51,11 @@ class Session:
     def meet(self, rater: str, rated: set[str]) -> None:
         """Learn who this is. The order of sides is drawn anew, so that a reload of the page does not repeat it."""
         self.rater, self.rated, self.secret = rater, rated, secrets.token_hex(8)
+
+    @property
+    def mode(self) -> str:
+        """ "study" while the owner is in the room for studies, else "blind" or "open"."""
+        return "study" if self.studying else "blind" if self.blind else "open"
 
     @property
     def stage(self) -> Stage:
@@ -131,6 +85,8 @@ class Session:
             self.talk = self._new(pair, question, system, sampling, app_version)
             return
         if self.stage == "answered":
+            if not all(self._answer(key).strip() for key in KEYS):
+                raise UserError("compare.nothing_to_follow")
             for key in KEYS:
                 talk.histories[key].append({"role": "assistant", "content": self._answer(key)})
         else:
@@ -154,7 +110,7 @@ class Session:
         talk = self.talk
         if talk is None or self.ticket is not None:
             raise UserError("compare.busy_here")
-        ticket = self.ticket = Ticket()
+        ticket = self.ticket = Ticket(owner=self.rater)
         turns = {key: list(turns) for key, turns in talk.histories.items()}
         events = desk.answers(talk.pair, ticket, turns, talk.system or None, sampling)
         try:
@@ -203,6 +159,16 @@ class Session:
         self.rated.discard(talk.rating.prompt_id)
         return True
 
+    def compare(self, desk: Desk) -> bool:
+        """Find out what tuning changed in the answers that stand here, once. False when nothing can be said."""
+        talk = self.talk
+        asked = talk.asked_changes() if talk is not None else None
+        if talk is None or asked is None or (talk.blind and talk.reveal is None):
+            return False
+        if talk.changes is None:
+            talk.changes = desk.changes(talk.pair, Ticket(owner=self.rater), asked)
+        return talk.changes is not None
+
     def panes(self) -> tuple[Pane, Pane]:
         """Left and right as the page may show them."""
         left, right = (self._pane(place) for place in PLACES)
@@ -213,15 +179,15 @@ class Session:
         self.number += self.blind
         turns = [dict(m) for m in question.opening] + [{"role": "user", "content": question.text.strip()}]
         histories = {key: list(turns) for key in KEYS}
-        trial = _trial(pair, histories, question, system, left, self.blind, sampling, app_version)
+        trial = new_trial(pair, histories, question, system, left, self.blind, sampling, app_version)
         return Talk(pair, question, system, left, self.blind, histories, trial)
 
     def _retry(self, talk: Talk, system: str, sampling: Sampling, app_version: str) -> None:
         talk.system = system
-        talk.trial = _trial(
+        talk.trial = new_trial(
             talk.pair, talk.histories, talk.question, talk.system, talk.left_is, talk.blind, sampling, app_version
         )
-        talk.done = {}
+        talk.done, talk.changes = {}, None
 
     def _take(self, talk: Talk, event: Waiting | Delta | Done) -> bool:
         if isinstance(event, Waiting):
@@ -242,8 +208,7 @@ class Session:
         return True
 
     def _answer(self, key: str) -> str:
-        talk = self.talk
-        return "" if talk is None else str(talk.trial.visible()[talk.trial.place(key)])
+        return "" if self.talk is None else self.talk.text(key)
 
     def _pane(self, place: Place) -> Pane:
         talk = self.talk
@@ -266,35 +231,3 @@ class Session:
             done=done if open_ else None,
             leaked=talk.reveal.leaked[place] if talk.reveal else (),
         )
-
-
-def _trial(
-    pair: Pair,
-    histories: Mapping[str, list[Message]],
-    question: Question,
-    system: str,
-    left: Side,
-    blind: bool,
-    sampling: Sampling,
-    app_version: str,
-) -> Trial:
-    told: list[Message] = [{"role": "system", "content": system}] if system else []
-    a, b = ([*told, *histories[key]] for key in KEYS)
-    prompt = question.prompt if question.unchanged else None
-    setting = Setting(
-        domain=question.domain,
-        kind="aa" if pair.same else "free",
-        prompt_set=str(prompt.tags.get("set") or f"builtin-{prompt.domain}") if prompt else "own",
-        prompt_id=prompt.id if prompt else "",
-        sampling={name: value for name, value in asdict(sampling).items() if name != "seed"},
-        seed=sampling.seed,
-        provenance=provenance(pair),
-        app_version=app_version,
-        blind=blind,
-    )
-    arms = tuple(_arm(key, c) for key, c in zip(KEYS, pair.candidates, strict=True))
-    return Trial((arms[0], arms[1]), a if a == b else {"model_a": a, "model_b": b}, left, setting)
-
-
-def _arm(key: str, candidate: Candidate) -> TrialArm:
-    return TrialArm(key, candidate.model, candidate.names)

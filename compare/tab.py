@@ -12,12 +12,14 @@ from typing import Any
 import gradio as gr
 
 from assets.words import Words
-from compare import tab_prompts, tab_setup, tab_talk, tab_vote
+from compare import tab_changes, tab_prompts, tab_setup, tab_study, tab_talk, tab_vote
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
+from compare.tab_study import StudyTab
 
 VISITORS = 16
+LOOK = 5.0
 _INTO_VIEW = "() => requestAnimationFrame(() => document.getElementById('{}')?.scrollIntoView({{block: 'nearest'}}))"
 
 # The panes stand one above the other on a phone, which a vote should remember (theme.css, 700 px).
@@ -33,6 +35,7 @@ class CompareTab:
     """
 
     page: Page
+    study: StudyTab
 
     @property
     def state(self) -> gr.State:
@@ -60,16 +63,27 @@ def build(words: Words, services: CompareServices) -> CompareTab:
     """The tab's components and events, in the Blocks that are open."""
     state = gr.State(Session())
     browser = gr.BrowserState("", storage_key="naranhi-rater", secret="naranhi")
-    setup = tab_setup.build(words)
-    talk = tab_talk.build(words)
-    vote = tab_vote.build(words)
-    own = tab_prompts.build(words, services)
-    page = Page(words, services, state, browser, setup, talk, vote)
+    mode, hint = tab_talk.switch(words)
+    with gr.Column(elem_classes="n-plain") as chat:
+        setup = tab_setup.build(words)
+        talk = tab_talk.build(words, mode, hint)
+        changes = tab_changes.build(words)
+        vote = tab_vote.build(words)
+        own = tab_prompts.build(words, services)
+    study = tab_study.build(words, services)
+    page = Page(words, services, state, browser, setup, talk, vote, changes)
     _wire_setup(page)
     _wire_talk(page)
     _wire_vote(page)
     tab_prompts.on_kept(own, page.relist, [state, talk.prompt], page.talking)
-    return CompareTab(page)
+    mode.change(_rooms, mode, [chat, study.area], **_quiet())
+    study.show_on([mode.change])
+    return CompareTab(page, study)
+
+
+def _rooms(mode: str) -> list[Any]:
+    """The talk or the studies, whichever the switch says."""
+    return [gr.update(visible=mode != "study"), gr.update(visible=mode == "study")]
 
 
 def _quiet(limit: int | None = None) -> dict[str, Any]:
@@ -80,14 +94,15 @@ def _quiet(limit: int | None = None) -> dict[str, Any]:
 def _wire_setup(page: Page) -> None:
     setup, state = page.setup, page.state
     for picker in (setup.base, setup.other):
-        changed = [setup.facts, setup.foreign, setup.load]
+        changed = [setup.facts, setup.foreign, setup.key_base, setup.key_other, setup.load]
         picker.change(page.look, [state, setup.base, setup.other], changed, trigger_mode="always_last", **_quiet())
-    asked = [setup.base, setup.other, setup.system, setup.template]
+    asked = [setup.base, setup.other, setup.system, setup.template, setup.key_base, setup.key_other]
     setup.load.click(page.load, [state, *asked], page.outputs, **_quiet(VISITORS))
     setup.cancel.click(page.cancel_loading, None, None, **_quiet())
     setup.change.click(page.change, [state], page.outputs, **_quiet())
     setup.back.click(page.back, [state], page.outputs, **_quiet())
     setup.unload.click(page.unload, [state], page.outputs, **_quiet())
+    gr.Timer(LOOK).tick(page.tick, [state], page.outputs, **_quiet(VISITORS))
 
 
 def _wire_talk(page: Page) -> None:
@@ -110,5 +125,6 @@ def _wire_vote(page: Page) -> None:
     given = [state, vote.choice, vote.comment, vote.layout, *vote.radios]
     voted = vote.confirm.click(page.confirm, given, page.talking, js=_LAYOUT, **_quiet())
     voted.then(None, None, None, js=_INTO_VIEW.format("n-revealed"), api_visibility="private")
+    page.changes.fold.expand(page.unfold, [state], page.changes.outputs, **_quiet(VISITORS))
     vote.undo.click(page.undo, [state], page.talking, **_quiet())
     vote.following.click(page.following, [state, page.talk.prompt], page.talking, **_quiet())

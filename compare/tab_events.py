@@ -1,60 +1,36 @@
 """What happens when somebody presses something in the comparison tab.
 
-Covers: every handler, who may do what, telling people what went wrong. Does not cover: which component triggers which
-handler (tab.py), the logic of a comparison (session.py, desk.py). Handlers change the visitor's Session in place and
-return what the page shows of it.
+Covers: asking, beginning anew, voting, and who looks. Does not cover: choosing and loading (tab_loading.py), which
+component triggers which handler (tab.py), the logic of a comparison (session.py, desk.py). Handlers change the
+visitor's Session in place and return what the page shows of it.
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from assets.catalog import Prompt
-from assets.errors import UserError
 from assets.prompt_sets import listed
-from assets.words import Words
-from compare import tab_setup, tab_talk, tab_vote, views
-from compare.candidates import Asked, choose
+from compare import tab_changes, tab_talk, tab_vote
 from compare.engine import Sampling
-from compare.services import CompareServices
+from compare.heldout import ordered
 from compare.session import Question, Session
-from compare.tab_setup import SetupPanel
-from compare.tab_talk import TalkPanel
-from compare.tab_vote import VotePanel
+from compare.tab_loading import Loads
+from compare.tab_page import Shown
 
-log = logging.getLogger(__name__)
 FRAME = 0.05
 RATER_LENGTH = 16
-Shown = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page's components with the services behind it."""
-
-    words: Words
-    services: CompareServices
-    state: gr.State
-    browser: gr.BrowserState
-    setup: SetupPanel
-    talk: TalkPanel
-    vote: VotePanel
-
-    @property
-    def outputs(self) -> list[Any]:
-        return [*self.setup.outputs, *self.talking, self.browser]
-
-    @property
-    def talking(self) -> list[Any]:
-        return [*self.talk.outputs, *self.vote.outputs]
+class Page(Loads):
+    """One page with every handler."""
 
     # Who looks, and what they see
 
@@ -66,7 +42,7 @@ class Page:
         begun = self._begin(session) if first else {}
         yield self.paint(session) | begun | {self.browser: session.rater}
         if session.role == "owner":
-            yield from self._follow(session)
+            yield from self.follow(session)
 
     def _know(self, session: Session, kept: str | None, request: gr.Request) -> None:
         session.role = "owner" if self.services.owner(request) else "visitor"
@@ -75,122 +51,6 @@ class Page:
             rater = str(kept) if known else secrets.token_hex(RATER_LENGTH // 2)
             votes = self.services.ratings.read().votes
             session.meet(rater, {v.prompt_id for v in votes if v.rater == rater and v.prompt_id})
-
-    def paint(self, session: Session) -> Shown:
-        """The whole tab."""
-        owner = session.role == "owner"
-        shown = tab_setup.paint(self.setup, self.services, self.words, session, owner=owner)
-        return shown | self.paint_talk(session) | self._prefill(session)
-
-    def paint_talk(self, session: Session) -> Shown:
-        ready = self.services.desk.pair is not None
-        talk = tab_talk.paint(self.talk, session, ready, self.words)
-        return talk | tab_vote.paint(self.vote, session, self.words)
-
-    def _prefill(self, session: Session) -> Shown:
-        """The system prompt of a pair that this visitor has not met yet."""
-        pair = self.services.desk.pair
-        if pair is None or session.met == pair.id:
-            return {}
-        session.met = pair.id
-        return {self.talk.system: pair.system}
-
-    @contextmanager
-    def telling(self) -> Iterator[None]:
-        """What goes wrong inside is said in the page's language; the unexpected goes to the log as well."""
-        try:
-            yield
-        except UserError as error:
-            gr.Warning(self.words.error(error), title=self.words("app.name"))
-        except Exception as error:
-            log.exception("a handler of the comparison failed")
-            gr.Warning(views.sentence(error, self.words), title=self.words("app.failed"), duration=None)
-
-    def only_owner(self, request: gr.Request) -> None:
-        if not self.services.owner(request):
-            raise UserError("app.owner_only")
-
-    # Choosing and loading
-
-    def look(self, session: Session, base: str | None, other: str | None, request: gr.Request) -> Shown:
-        """A picker has changed: memory, download, fields for a foreign adapter."""
-        with self.telling():
-            self.only_owner(request)
-            session.picked = (base or "", other or "")
-            return tab_setup.about(self.setup, self.services, self.words, *session.picked)
-        return {self.setup.facts: ""}
-
-    def load(
-        self,
-        session: Session,
-        base: str | None,
-        other: str | None,
-        system: str | None,
-        template: str | None,
-        request: gr.Request,
-    ) -> Iterator[Shown]:
-        """Load the pair and show how far it is. Leaving the page does not stop it; cancelling does."""
-        yield {self.setup.load: gr.update(interactive=False), self.setup.progress: ""}
-        try:
-            self.only_owner(request)
-            session.picked = (base or "", other or "")
-            asked = Asked((template or "").strip(), (system or "").strip())
-            chosen = choose(self.services.workspace, *session.picked, asked)
-            self.services.desk.load(chosen.first, chosen.second)
-        except Exception as error:
-            if not isinstance(error, UserError):
-                log.exception("loading could not begin")
-            note = views.bad(views.sentence(error, self.words))
-            yield {self.setup.progress: note, self.setup.load: gr.update(interactive=True)}
-            return
-        session.editing = False
-        session.clear()
-        for key, values in chosen.notes:
-            gr.Info(self.words(key, **values), title=self.words("app.name"))
-        yield from self._follow(session)
-
-    def _follow(self, session: Session) -> Iterator[Shown]:
-        loading = None
-        for loading in self.services.desk.follow():
-            if loading.ended:
-                break
-            yield {
-                self.setup.progress: views.loading(loading, self.words),
-                self.setup.card: gr.update(visible=True),
-                self.setup.load: gr.update(visible=False),
-                self.setup.cancel: gr.update(visible=True),
-            }
-        if loading is not None:
-            yield self.paint(session)
-
-    def cancel_loading(self, request: gr.Request) -> None:
-        with self.telling():
-            self.only_owner(request)
-            self.services.desk.cancel_loading()
-
-    def change(self, session: Session, request: gr.Request) -> Shown:
-        with self.telling():
-            self.only_owner(request)
-            session.editing = True
-        return self.paint(session)
-
-    def back(self, session: Session) -> Shown:
-        session.editing, session.picked = False, ("", "")
-        return self.paint(session)
-
-    def unload(self, session: Session, request: gr.Request) -> Shown:
-        with self.telling():
-            self.only_owner(request)
-            self.services.desk.unload()
-            gr.Info(self.words("compare.unloaded"), title=self.words("app.name"))
-        return self.paint(session)
-
-    def choose(self, session: Session, base: str, adapter: str, request: gr.Request) -> Shown:
-        """Open the card with this pair chosen, as "compare with base" in the training tab asks."""
-        with self.telling():
-            self.only_owner(request)
-            session.picked, session.editing = (base, adapter), True
-        return self.paint(session)
 
     # Asking
 
@@ -246,7 +106,8 @@ class Page:
         return self._put(session, prompt)
 
     def _listed(self, domain: str) -> tuple[Prompt, ...]:
-        return listed(self.services.workspace, domain)
+        pair = self.services.desk.pair
+        return ordered(listed(self.services.workspace, domain), pair.candidates if pair else ())
 
     def relist(self, session: Session, prompt_id: str | None) -> Shown:
         """The pickers after a set was uploaded; an answer that stands there stays."""
@@ -267,10 +128,14 @@ class Page:
 
     def mode(self, session: Session, mode: str, prompt_id: str | None) -> Shown:
         """Blind or open; a comparison begins anew, for its names have been seen or are about to be."""
-        if session.ticket is not None:
-            return self.paint(session)
-        session.blind = mode != "open"
-        return self.paint(session) | self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
+        before = session.blind
+        if session.ticket is None:
+            session.studying = mode == "study" and session.role == "owner"
+            session.blind = before if session.studying else mode != "open"
+        shown = self.paint(session) | tab_talk.paint_mode(self.talk, session, self.words)
+        if session.blind == before:
+            return shown
+        return shown | self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
     def domain(self, session: Session, domain: str) -> Shown:
         session.domain = domain
@@ -302,6 +167,10 @@ class Page:
             known = layout if layout in ("columns", "stacked") else "columns"
             session.vote(choice, read, comment or "", self.services.ratings, known)
         return self.paint_talk(session)
+
+    def unfold(self, session: Session) -> Iterator[Shown]:
+        """What tuning changed, once the names may be seen."""
+        yield from tab_changes.unfold(self.changes, self.services.desk, self.words, self.telling, session)
 
     def undo(self, session: Session) -> Shown:
         with self.telling():

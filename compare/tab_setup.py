@@ -15,10 +15,10 @@ import gradio as gr
 from assets.catalog import STARTER, find_model
 from assets.errors import UserError
 from assets.words import Words, size
-from compare import views
+from compare import tab_remote, views
 from compare.adapters import Adapter
 from compare.candidates import Choice, Option, is_here, look_up, options, shape_of
-from compare.footprint import footprint
+from compare.footprint import Fit, fit, footprint
 from compare.services import CompareServices
 from compare.session import Session
 
@@ -40,6 +40,8 @@ class SetupPanel:
     foreign: gr.Column
     system: gr.Textbox
     template: gr.Textbox
+    key_base: gr.Textbox
+    key_other: gr.Textbox
     facts: gr.HTML
     progress: gr.HTML
     load: gr.Button
@@ -67,6 +69,7 @@ def build(words: Words) -> SetupPanel:
             base = _picker(words, "base", "n-left")
             other = _picker(words, "other", "n-right")
         foreign, system, template = _foreign(words)
+        key_base, key_other = tab_remote.build(words)
         facts = gr.HTML()
         progress = gr.HTML()
         with gr.Row(elem_classes="n-actions"):
@@ -74,8 +77,8 @@ def build(words: Words) -> SetupPanel:
             cancel = gr.Button(words("compare.cancel"), visible=False)
             back = gr.Button(words("compare.back"), visible=False)
     return SetupPanel(
-        top, line, tools, change, unload, card, empty, train, base, other, foreign, system, template, facts, progress,
-        load, cancel, back,
+        top, line, tools, change, unload, card, empty, train, base, other, foreign, system, template, key_base,
+        key_other, facts, progress, load, cancel, back,
     )  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def paint(
     pair, loading = services.desk.pair, services.desk.loading
     busy = loading is not None and not loading.ended
     open_ = owner and (busy or pair is None or session.editing)
-    line = views.loaded_line(pair, not session.blind, words)
+    line = views.loaded_line(pair, not session.blind, words, services.desk.resting, services.idle)
     if pair is None and not owner:
         line = f'<p class="n-sub">{words("compare.none_loaded.visitor")}</p>'
     shown = {
@@ -168,30 +171,55 @@ def _option(option: Option, words: Words, first: str) -> str:
 
 def about(panel: SetupPanel, services: CompareServices, words: Words, first: str, second: str) -> dict[Any, Any]:
     """The memory line or what is wrong with the choice, and the fields for an adapter made elsewhere."""
-    hidden = gr.update(visible=False)
+    keys = (panel.key_base, panel.key_other)
+    hidden = {panel.foreign: gr.update(visible=False), **tab_remote.hidden(keys)}
     if not first or not second:
-        return {panel.facts: "", panel.foreign: hidden, panel.load: gr.update(interactive=False)}
+        return {panel.facts: "", panel.load: gr.update(interactive=False), **hidden}
     try:
         sides = [look_up(first), look_up(second)]
-        text = facts(services, words, sides)
+        near = [side for side in sides if side.remote is None]
+        fitting = room(services, sides)
+        text = (facts(services, words, near, fitting) if near else "") + tab_remote.facts(sides, words)
     except UserError as error:
-        off = gr.update(interactive=False)
-        return {panel.facts: views.bad(words.error(error)), panel.foreign: hidden, panel.load: off}
+        return {panel.facts: views.bad(words.error(error)), panel.load: gr.update(interactive=False), **hidden}
     foreign = gr.update(visible=any(side.foreign for side in sides))
-    return {panel.facts: text, panel.foreign: foreign, panel.load: gr.update(interactive=True)}
+    taken = services.machine.taken() if services.machine is not None and near else None
+    label = "compare.load.later" if taken else "compare.load.turns" if fitting and fitting.in_turn else "compare.load"
+    text += views.taken_note(taken, words) if taken else ""
+    shown = {panel.facts: text, panel.foreign: foreign, **tab_remote.shown(keys, sides, words)}
+    return shown | {panel.load: gr.update(interactive=True, value=words(label))}
 
 
-def facts(services: CompareServices, words: Words, sides: Sequence[Choice]) -> str:
-    """One line: memory, what will be downloaded, or that both are the same."""
+def room(services: CompareServices, sides: Sequence[Choice]) -> Fit | None:
+    """Whether the pair fits into free memory, what is loaded now counted as free; None when a size is unknown."""
+    sides = [side for side in sides if side.remote is None]
+    bases = [_base(side, sides) for side in sides]
+    shapes = {base: shape_of(services.workspace, base) for base in bases}
+    if not sides or services.machine is None or any(shape is None for shape in shapes.values()):
+        return None
+    desk = services.desk
+    held = desk.pair.loaded.memory_bytes if desk.pair is not None and not desk.resting else 0
+    tuned = sum(side.adapter.size for side in sides if side.adapter is not None)
+    known = [(shape, bases.count(base)) for base, shape in shapes.items() if shape is not None]
+    return fit(known, tuned, services.machine.free() + held)
+
+
+def facts(services: CompareServices, words: Words, sides: Sequence[Choice], fitting: Fit | None) -> str:
+    """One line: memory, what will be downloaded, or that both are the same; a warning when memory will not do."""
     bases = [_base(side, sides) for side in sides]
     shapes = {base: shape_of(services.workspace, base) for base in bases}
     adapters = [side.adapter for side in sides if side.adapter is not None]
-    notes = [] if sides[0].text != sides[1].text else [words("compare.same_twice")]
+    notes = [] if len({side.text for side in sides}) == len(sides) else [words("compare.same_twice")]
     parts = [f'<p class="n-memory">{_memory(bases, shapes, adapters, words)}</p>']
     missing = [find_model(base) for base in dict.fromkeys(bases) if not is_here(services.workspace, base)]
     if download := sum(card.parameters * 2 for card in missing if card is not None):
         notes.append(words("compare.download", size=size(download)))
-    return "".join(parts + [f'<p class="n-sub">{note}</p>' for note in notes])
+    parts += [f'<p class="n-sub">{note}</p>' for note in notes]
+    if fitting is not None and not fitting.fits:
+        key = "compare.memory.turns" if fitting.in_turn else "compare.memory.short"
+        needed = fitting.together if fitting.in_turn else fitting.alone
+        parts.append(f'<p class="n-note warn">{words(key, needed=size(needed), free=size(fitting.free))}</p>')
+    return "".join(parts)
 
 
 def _base(side: Choice, sides: Sequence[Choice]) -> str:

@@ -72,17 +72,27 @@ def read_settings(words: Words, system: str | None, *numbers: float | None) -> t
     )
 
 
-def build(words: Words) -> TalkPanel:
+def switch(words: Words) -> tuple[gr.Radio, gr.HTML]:
+    """What kind of comparison this is, and a line about it: the top of the tab."""
     with gr.Row(elem_classes="n-bar-top"):
         mode = gr.Radio(
-            [(words("compare.mode.blind"), "blind"), (words("compare.mode.open"), "open")],
+            modes(words, owner=False),
             value="blind",
             show_label=False,
             container=False,
             elem_classes="n-switch",
             elem_id="n-mode",
         )
-        hint = gr.HTML(_hint(True, words))
+        hint = gr.HTML(_hint("blind", words))
+    return mode, hint
+
+
+def modes(words: Words, *, owner: bool) -> list[tuple[str, str]]:
+    """Studies are made by the owner alone."""
+    return [(words(f"compare.mode.{mode}"), mode) for mode in ("open", "blind", *(("study",) if owner else ()))]
+
+
+def build(words: Words, mode: gr.Radio, hint: gr.HTML) -> TalkPanel:
     with gr.Column(elem_classes="n-card n-question") as card:
         pick, domain, prompt, following, before = _pick(words)
         text = gr.Textbox(show_label=False, container=False, lines=2, max_lines=8, elem_id="n-text")
@@ -139,8 +149,8 @@ def _pane(place: str, words: Words) -> gr.HTML:
         return gr.HTML(views.pane(empty, place, words))
 
 
-def _hint(blind: bool, words: Words) -> str:
-    return f'<p class="n-sub">{words("compare.mode.blind.sub" if blind else "compare.mode.open.sub")}</p>'
+def _hint(mode: str, words: Words) -> str:
+    return f'<p class="n-sub">{words(f"compare.mode.{mode}.sub")}</p>'
 
 
 def paint(panel: TalkPanel, session: Session, ready: bool, words: Words) -> dict[Any, Any]:
@@ -157,8 +167,7 @@ def paint(panel: TalkPanel, session: Session, ready: bool, words: Words) -> dict
         variant="secondary" if voting else "primary",
     )
     return {
-        panel.mode: gr.update(value="blind" if session.blind else "open", interactive=not busy),
-        panel.hint: _hint(session.blind, words),
+        panel.mode: gr.update(choices=modes(words, owner=session.role == "owner"), interactive=not busy),
         panel.card: gr.update(visible=stage != "revealed"),
         panel.pick: gr.update(visible=stage == "ready"),
         panel.text: gr.update(
@@ -169,6 +178,11 @@ def paint(panel: TalkPanel, session: Session, ready: bool, words: Words) -> dict
         panel.again: gr.update(visible=more, interactive=ready),
         panel.clear: gr.update(visible=stage in ("answered", "stopped")),
     } | paint_panes(panel, session, words)
+
+
+def paint_mode(panel: TalkPanel, session: Session, words: Words) -> dict[Any, Any]:
+    """The switch itself. Not a part of ``paint``, whose late answer must not turn a switch back that was just moved."""
+    return {panel.mode: gr.update(value=session.mode), panel.hint: _hint(session.mode, words)}
 
 
 def paint_panes(panel: TalkPanel, session: Session, words: Words) -> dict[Any, Any]:

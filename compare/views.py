@@ -11,10 +11,11 @@ from html import escape
 
 from assets.catalog import Prompt
 from assets.errors import UserError
-from assets.words import Words, size
+from assets.words import Words, duration, size
 from compare import markup
 from compare.desk import Loading, Pair
-from compare.engine import PHASES, Done, PaneCheck
+from compare.engine import PHASES, REMOTE, Done, PaneCheck
+from compare.machine import Taken
 from compare.provenance import provenance
 from compare.rating import Message
 from compare.session import Pane, Session
@@ -115,20 +116,29 @@ def first_words(prompt: Prompt, number: int, rated: bool, letters: int = 34) -> 
     return f"{number}. {cut}" + (" ✓" if rated else "")
 
 
-def loaded_line(pair: Pair | None, named: bool, words: Words) -> str:
-    """One line about what is loaded. ``named`` False leaves both names out: raters must not see them yet."""
+def loaded_line(pair: Pair | None, named: bool, words: Words, resting: bool = False, idle: float = 0) -> str:
+    """One line about what is loaded. ``named`` False leaves both names out: raters must not see them yet.
+
+    ``resting``: its memory is given back until the next question; ``idle``: after how many seconds that happens.
+    """
     if pair is None:
         none = f'<i class="n-dot off"></i>{words("compare.none_loaded")}'
         return f'<div class="n-line"><span class="n-pair">{none}</span></div>'
     names = " · ".join(f"<b>{escape(c.name)}</b>" for c in pair.candidates) if named else words("compare.pair.hidden")
     device = words("compare.device.gpu" if pair.loaded.device.startswith("cuda") else "compare.device.cpu")
-    chips = f'<span class="n-chip">{device} · {size(pair.loaded.memory_bytes)}</span>{check_badge(pair, words)}'
+    held = words("compare.resting") if resting else f"{device} · {size(pair.loaded.memory_bytes)}"
+    if pair.loaded.device == REMOTE:
+        held, idle = words("remote.device"), 0
+    until = words("compare.idle", time=duration(words, idle)) if idle else ""
+    chips = f'<span class="n-chip" title="{escape(until)}">{held}</span>{check_badge(pair, words)}'
     return f'<div class="n-line"><span class="n-pair"><i class="n-dot"></i>{names}</span>{chips}</div>'
 
 
 def check_badge(pair: Pair, words: Words) -> str:
     """Whether each side is known to answer with its own weights."""
     check = pair.loaded.check
+    if any(known.told is not None for known in pair.loaded.arms.values()):
+        return f'<span class="n-badge" title="{words("remote.unproven.text")}">{words("remote.unproven")}</span>'
     shown = "compare.check.same" if pair.same else "compare.check.good"
     return f'<span class="n-badge finished" title="{escape(_check_text(check, words))}">{words(shown)}</span>'
 
@@ -147,10 +157,18 @@ def loading(now: Loading | None, words: Words) -> str:
     if now.error is not None:
         mine = isinstance(now.error, UserError) and now.error.key == "engine.load_cancelled"
         return f'<div class="n-note{"" if mine else " bad"}">{escape(sentence(now.error, words))}</div>'
+    if now.taken is not None:
+        return taken_note(now.taken, words)
     at = PHASES.index(now.phase.key)
     percent = f"{(at + (now.phase.done or 0.0)) / len(PHASES) * 100:.1f}"
     bar = f'<div class="n-bar" role="progressbar" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
     return f'{bar}<p class="n-sub">{words(now.phase.key)} ({at + 1}/{len(PHASES)})</p>'
+
+
+def taken_note(taken: Taken, words: Words) -> str:
+    """Which job holds the GPU and for how long; what is chosen will load by itself."""
+    left = words("compare.measuring") if taken.left is None else words("compare.left", time=duration(words, taken.left))
+    return f'<div class="n-note">{words("compare.taken", name=escape(taken.name), left=left)}</div>'
 
 
 def bad(text: str) -> str:
@@ -189,15 +207,25 @@ def _result(left: Pane, right: Pane, winner: str, words: Words) -> str:
 
 
 def _proof(pair: Pair, words: Words) -> str:
-    rows: list[tuple[str, object]] = [(words("compare.proof.check"), _check_text(pair.loaded.check, words))]
+    rows: list[tuple[str, object]] = []
     record = provenance(pair)
+    if pair.loaded.device == REMOTE:
+        rows.append((words("compare.proof.check"), words("remote.unproven.text")))
+    else:
+        rows.append((words("compare.proof.check"), _check_text(pair.loaded.check, words)))
     for side in ("model_a", "model_b"):
         known = record[side]
+        if "told" in known:
+            told = known["told"]
+            what = words("remote.proof.side", model=told.get("model", "–"), server=told.get("server", "–"))
+            rows.append((words("remote.proof"), what))
+            continue
         rows.append((words("compare.proof.base"), f"{known['base']} ({str(known.get('base_revision', '–'))[:24]})"))
         if known.get("adapter_sha256"):
             rows.append((words("compare.proof.adapter"), f"{known['name']} (sha256 {known['adapter_sha256'][:16]}…)"))
         rows.append((words("compare.proof.template"), known.get("template_hash", "–")))
-    rows.append((words("compare.proof.versions"), ", ".join(f"{k} {v}" for k, v in pair.loaded.versions.items())))
+    if pair.loaded.versions:
+        rows.append((words("compare.proof.versions"), ", ".join(f"{k} {v}" for k, v in pair.loaded.versions.items())))
     return table(rows)
 
 

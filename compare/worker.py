@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from assets.errors import UserError
 from assets.files import Workspace
-from compare.engine import Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
+from compare.engine import Changes, ChangesAsked, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
 from compare.worker_process import Child, Died
 
 Health = Literal["stopped", "loading", "answering", "ready"]
@@ -90,14 +90,9 @@ class WorkerEngine:
     ) -> Iterator[Delta | Done]:
         """See Engine. When the child dies each open answer ends in Done("error", "engine.died" or "…out_of_memory")."""
         with self._turn():
-            spec = self._spec
-            if spec is None:
-                raise UserError("engine.not_loaded")
             open_ = dict.fromkeys(turns)
             try:
-                if self._running().holds is not spec:
-                    for _ in self._load(spec):
-                        pass
+                self._bring_back()
                 for event in self._ask("answering", "stream", dict(turns), system, sampling):
                     if isinstance(event, Done):
                         del open_[event.arm]
@@ -106,6 +101,16 @@ class WorkerEngine:
                 self._drop()
                 for arm in open_:
                     yield Done(arm, "error", error=death.key) if death.key else Done(arm, "cancelled")
+
+    def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
+        """See Engine. UserError("engine.died") when the child dies over it."""
+        with self._turn():
+            try:
+                self._bring_back()
+                yield from self._ask("answering", "changes", asked)
+            except Died as death:
+                self._drop()
+                raise UserError(death.key or "engine.not_loaded") from death
 
     def cancel(self) -> None:
         with self._state:
@@ -120,12 +125,16 @@ class WorkerEngine:
             except Died:
                 return  # whoever waits for the answer learns of it from the pipe
 
-    def unload(self) -> None:
-        """End the child: the system takes all its memory back. Running answers end as cancelled."""
-        self._forget()
+    def rest(self) -> None:
+        """End the child, as ``unload`` does, and load the same things again at the next request."""
         child = self._child
         if child is not None:
             child.kill()
+
+    def unload(self) -> None:
+        """End the child: the system takes all its memory back. Running answers end as cancelled."""
+        self._forget()
+        self.rest()
 
     def _load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
         yield Phase("engine.phase.start")
@@ -137,6 +146,19 @@ class WorkerEngine:
                 with self._state:
                     self._spec, self._loaded = spec, event
             yield event
+
+    def _bring_back(self) -> None:
+        """Load again what a child that is gone had loaded. UserError when it is not the same any more."""
+        spec, before = self._spec, self._loaded
+        if spec is None or before is None:
+            raise UserError("engine.not_loaded")
+        if self._running().holds is spec:
+            return
+        for _ in self._load(spec):
+            pass
+        if self._loaded is not None and self._loaded.arms != before.arms:
+            self.unload()
+            raise UserError("engine.files_changed")
 
     def _forget(self) -> None:
         with self._state:

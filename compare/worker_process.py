@@ -89,7 +89,17 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        return not self._gone.is_set()
+        return not self._gone.is_set() and not self._hung_up()
+
+    def _hung_up(self) -> bool:
+        """Whether its end of the pipe is closed: true a moment before the system says that the process is gone."""
+        try:
+            with socket.socket(fileno=os.dup(self._pipe.fileno())) as pipe:
+                return pipe.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def send(self, *message: Any) -> None:
         try:
@@ -108,7 +118,7 @@ class Child:
     def kill(self) -> None:
         """End the process on purpose and wait until the system has taken its memory back."""
         self.wanted_dead = True
-        if self.alive:
+        if not self._gone.is_set():
             self.process.kill()
             self._gone.wait(10)
 

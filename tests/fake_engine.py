@@ -11,6 +11,8 @@ from assets.errors import UserError
 from compare.engine import (
     PHASES,
     ArmInfo,
+    Changes,
+    ChangesAsked,
     Delta,
     Done,
     Loaded,
@@ -20,6 +22,7 @@ from compare.engine import (
     Phase,
     Reason,
     Sampling,
+    TokenChange,
 )
 
 
@@ -40,6 +43,8 @@ class FakeEngine:
     stream_error: Exception | None = None
     asked: list[tuple[dict[str, list[Message]], str | None, Sampling]] = field(default_factory=list)
     specs: list[LoadSpec] = field(default_factory=list)
+    compared: list[ChangesAsked] = field(default_factory=list)
+    rests: int = 0
     running: int = 0
     most_running: int = 0
     _loaded: Loaded | None = None
@@ -77,6 +82,22 @@ class FakeEngine:
         self.asked.append(({key: list(messages) for key, messages in turns.items()}, system, sampling))
         self._cancelled.clear()
         return self._stream(list(turns))
+
+    def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
+        """Every letter is a token; those that both answers share are as likely under both."""
+        if self._loaded is None:
+            raise UserError("engine.not_loaded")
+        self.compared.append(asked)
+        base, tuned = asked.answers[asked.base], asked.answers[asked.tuned]
+        same = [i < len(base) and base[i] == letter for i, letter in enumerate(tuned)]
+        tokens = tuple(
+            TokenChange(letter, 0.01 if alike else 1.5, 0.2, 0.2 if alike else 0.9)
+            for letter, alike in zip(tuned, same, strict=True)
+        )
+        yield Changes(tokens, None if base == tuned else (*same, False).index(False), (9.0, 4.5))
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def cancel(self) -> None:
         self._cancelled.set()

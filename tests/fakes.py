@@ -9,7 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from assets.errors import UserError
 from assets.files import Workspace
-from compare.engine import ArmInfo, Delta, Done, Loaded, LoadSpec, Message, PaneCheck, Phase, Sampling
+from assets.leases import Lease, acquire
+from compare.engine import (
+    ArmInfo,
+    Changes,
+    ChangesAsked,
+    Delta,
+    Done,
+    Loaded,
+    LoadSpec,
+    Message,
+    PaneCheck,
+    Phase,
+    Sampling,
+)
 
 
 class ScriptedEngine:
@@ -17,12 +30,13 @@ class ScriptedEngine:
 
     "slow" writes a word every 10 ms up to ``max_new_tokens``; "hang" never answers; "crash" raises in mid-answer;
     "exit" ends the process; anything else is answered word by word with the same words. A base called "missing" cannot
-    be loaded, "hang" never finishes loading and "broken" raises something unforeseen.
+    be loaded, "hang" never finishes loading and "broken" raises something unforeseen; "gpu" needs the lease "gpu-0".
     """
 
     def __init__(self, workspace: Workspace | None = None, pause: float = 0.01) -> None:
         self.workspace = workspace
         self.loaded: Loaded | None = None
+        self._lease: Lease | None = None
         self._pause = pause
         self._cancelled = threading.Event()
 
@@ -32,12 +46,19 @@ class ScriptedEngine:
         for arm in spec.arms:
             if arm.base == "missing":
                 raise UserError("engine.adapter_not_found", adapter=arm.base)
+            if arm.base == "gpu" and self.workspace is not None and self._lease is None:
+                self._lease = acquire(self.workspace, ("gpu-0",), {"kind": "engine"})
+                if self._lease is None:
+                    raise UserError("engine.gpu_busy", name="x")
             if arm.base == "broken":
                 raise ZeroDivisionError("unforeseen")
             while arm.base == "hang":
                 time.sleep(0.01)
         yield Phase("engine.phase.check", 0.5)
-        infos = {a.key: ArmInfo("0" * 16, "local:0", "f" * 64 if a.adapter else None, 8) for a in spec.arms}
+        changed = self.workspace is not None and (self.workspace.root / "other").exists()
+        infos = {
+            a.key: ArmInfo("0" * 16, f"local:{int(changed)}", "f" * 64 if a.adapter else None, 8) for a in spec.arms
+        }
         self.loaded = Loaded("cpu", 1 << 20, infos, PaneCheck(0.0, 0.0, 0.5, 0.05), {"pid": str(os.getpid())})
         yield self.loaded
 
@@ -68,6 +89,14 @@ class ScriptedEngine:
             if not left:
                 return
             time.sleep(self._pause)
+
+    def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
+        if asked.reference == "exit":
+            os._exit(3)
+        yield Changes((), None, None)
+
+    def rest(self) -> None:
+        self.unload()
 
     def cancel(self) -> None:
         self._cancelled.set()

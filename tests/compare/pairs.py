@@ -19,7 +19,7 @@ NAMES = ("gemma", "공감 대화", "a1b2c3d4", "model_a", "model_b", "/jobs/x")
 
 
 def desk(engine: FakeEngine | None = None, first: Candidate = BASE, second: Candidate = TUNED) -> Desk:
-    made = Desk(engine or FakeEngine(answers={"a": "차가운 답", "b": "따뜻한 답"}))
+    made = Desk(engine or FakeEngine(answers={"a": "차가운 답", "b": "따뜻한 답"}), idle=0)
     made.load(first, second)
     ended(made)
     return made

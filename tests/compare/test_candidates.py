@@ -111,3 +111,11 @@ def test_the_memory_of_two_sides_on_one_base_is_little_more_than_of_one() -> Non
     two = footprint([(card.shape, 2)], 160 * 2**20)
     assert 5.0 < one.weights / 2**30 < 6.5
     assert two.total < 1.15 * one.total
+
+
+def test_an_adapter_with_a_config_beside_it_is_still_an_adapter(tmp_path: Path) -> None:
+    both = folder(tmp_path / "both", base_model_name_or_path="unsloth/SmolLM2-135M-Instruct-bnb-4bit")
+    (both / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    assert look_up(str(both)).adapter is not None
+    (both / "adapter_config.json").unlink()
+    assert look_up(str(both)).adapter is None

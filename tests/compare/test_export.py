@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from assets.errors import UserError
 from assets.words import LANGUAGES, Words
-from compare.export import export_csv, export_preferences, export_spreadsheet, guarded
+from compare.export import export_csv, export_spreadsheet, guarded
+from compare.export_pairs import export_arena, export_judged, export_preferences
 from compare.ratings import Rating, RatingsFile
 
 TURNS = [{"role": "system", "content": "친절하게"}, {"role": "user", "content": "안녕"}]
@@ -116,3 +118,32 @@ def test_nothing_to_export_leaves_no_file(file: RatingsFile, tmp_path: Path) -> 
         with pytest.raises(UserError, match=r"ratings\.nothing_to_export"):
             export(file.path, tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_judged_answers_as_trl_reads_them(tmp_path: Path) -> None:
+    votes = [vote("1"), vote("2", winner="both_bad"), vote("3", winner="tie"), vote("4", kind="repeat")]
+    found = export_judged(votes, tmp_path / "kto.jsonl")
+    lines = [json.loads(line) for line in found.path.read_text(encoding="utf-8").splitlines()]
+    assert found.rows == 4 and found.left_out == {"tie": 1, "repeat": 1}
+    assert lines[0] == {"prompt": TURNS, "completion": [{"role": "assistant", "content": "가"}], "label": False}
+    assert [line["label"] for line in lines] == [False, True, False, False]
+
+
+def test_arena_columns_as_fastchat_and_arena_rank_read_them(tmp_path: Path) -> None:
+    """arena-rank factorises model_a and model_b and maps winner to 1, 0 or one half; the check does as it does."""
+    votes = [
+        vote("1", created_at="2026-03-01T00:00:00.000Z"),
+        vote("2", winner="both_bad", blind=False, created_at="when"),
+        vote("3", winner="tie"),
+        vote("4", winner="model_a"),
+        vote("5", kind="practice"),
+        vote("6", model_b="base"),
+    ]
+    found = export_arena(votes, tmp_path / "arena.jsonl")
+    assert found.rows == 4 and found.left_out == {"practice": 1, "aa": 1}
+    frame = pd.read_json(found.path, lines=True, dtype=False)
+    assert list(frame["winner"]) == ["model_b", "tie (bothbad)", "tie", "model_a"]
+    assert list(frame["winner"].map({"model_a": 1.0, "model_b": 0.0}).fillna(0.5)) == [0.0, 0.5, 0.5, 1.0]
+    assert frame["tstamp"][0] == 1772323200 and list(frame["anony"]) == [True, False, True, True]
+    assert frame["conversation_b"][0] == [*TURNS, {"role": "assistant", "content": "나"}]
+    assert frame["turn"].tolist() == [1] * 4 and frame["language"][0] == "Korean"

@@ -1,85 +1,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import gradio as gr
 import pytest
 
 from assets.catalog import STARTER, models
 from assets.errors import UserError
-from assets.files import Workspace
 from assets.words import LANGUAGES, Words
-from compare import results, tab
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
-from tests.compare.pairs import BASE, NAMES, TUNED, ended, no_prompts, store
-from tests.fake_engine import FakeEngine
+from tests.compare.pages import OWNER, VISITOR, Toasts, ask, build, last, load, meet, told
+from tests.compare.pairs import BASE, NAMES, TUNED
 
-OWNER, VISITOR = SimpleNamespace(owner=True), SimpleNamespace(owner=False)
 pytestmark = pytest.mark.usefixtures("one_loop")
-
-
-class Toasts(list[str]):
-    def __call__(self, message: str, **options: Any) -> None:
-        assert options["title"]
-        self.append(message)
-
-
-@pytest.fixture
-def toasts(monkeypatch: pytest.MonkeyPatch) -> Toasts:
-    said = Toasts()
-    monkeypatch.setattr(gr, "Warning", said)
-    monkeypatch.setattr(gr, "Info", said)
-    return said
-
-
-@pytest.fixture
-def services(tmp_path: Path) -> CompareServices:
-    workspace = Workspace(tmp_path).prepare()
-    engine = FakeEngine(answers={"a": "차가운 답", "b": "따뜻한 답"})
-    return CompareServices(
-        workspace, engine, store(workspace.ratings), lambda request: request.owner, "0.1", no_prompts
-    )
-
-
-def build(services: CompareServices, language: str = "ko") -> tuple[gr.Blocks, Page]:
-    with gr.Blocks(analytics_enabled=False) as demo:
-        made = tab.build(Words(language), services)
-        results.build(Words(language), services)
-    return demo, made.page
-
-
-@pytest.fixture
-def page(services: CompareServices, toasts: Toasts) -> Page:
-    return build(services)[1]
-
-
-def last(shown: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
-    return list(shown)[-1]
-
-
-def meet(page: Page, request: Any = OWNER) -> Session:
-    session = Session()
-    list(page.show(session, None, request))
-    return session
-
-
-def load(page: Page) -> None:
-    page.services.desk.load(BASE, TUNED)
-    assert ended(page.services.desk).error is None
-
-
-def ask(page: Page, session: Session, text: str = "힘들어요", *settings: Any) -> list[dict[Any, Any]]:
-    return list(page.ask(session, text, "emotion", None, *(settings or ("", 0.7, 0.9, 32, 0))))
-
-
-def told(shown: Iterable[dict[Any, Any]]) -> str:
-    return json.dumps([list(s.values()) for s in shown], ensure_ascii=False, default=str).casefold()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -138,7 +72,7 @@ def test_the_next_question_is_one_without_a_vote(page: Page) -> None:
 def test_only_the_owner_loads_and_unloads(page: Page, toasts: Toasts) -> None:
     visitor = meet(page, VISITOR)
     refused = Words("ko")("app.owner_only")
-    assert refused in told(page.load(visitor, STARTER, STARTER, None, None, VISITOR))
+    assert refused in told(page.load(visitor, STARTER, STARTER, *[None] * 4, VISITOR))
     load(page)
     page.unload(visitor, VISITOR)
     page.cancel_loading(VISITOR)
@@ -151,7 +85,7 @@ def test_only_the_owner_loads_and_unloads(page: Page, toasts: Toasts) -> None:
 
 def test_choosing_nothing_or_nonsense_is_said_in_the_card(page: Page) -> None:
     session = meet(page)
-    assert Words("ko")("compare.pick_two") in told(page.load(session, STARTER, "", None, None, OWNER))
+    assert Words("ko")("compare.pick_two") in told(page.load(session, STARTER, "", *[None] * 4, OWNER))
     assert Words("ko")("adapters.no_folder", folder="/nowhere") in told(
         [page.look(session, STARTER, "/nowhere", OWNER)]
     )

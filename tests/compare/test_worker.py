@@ -7,13 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from assets.errors import UserError
 from assets.files import Workspace
-from compare.engine import Arm, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
+from assets.leases import holder
+from compare.engine import Arm, Changes, ChangesAsked, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
 from compare.worker import WorkerEngine
 from tests.models import make_adapter, make_model
 
@@ -215,6 +217,71 @@ next(stream)
         time.sleep(0.2)
         parent.kill()
     assert gone(pid)
+
+
+def test_resting_gives_the_memory_back_and_the_next_question_loads_again(engine: WorkerEngine) -> None:
+    list(engine.load(SPEC))
+    pid, start = engine.pid or 0, time.monotonic()
+    engine.rest()
+    assert gone(pid, 0.1) and time.monotonic() - start < 2
+    assert engine.loaded is not None and engine.health == "stopped"
+    assert_works(engine)
+    assert engine.pid not in (None, pid)
+
+
+def test_what_changed_on_disk_while_it_rested_is_not_answered_with(tmp_path: Path) -> None:
+    worker = WorkerEngine(Workspace(tmp_path).prepare(), tmp_path / "engine.log", "tests.fakes:ScriptedEngine")
+    list(worker.load(SPEC))
+    worker.rest()
+    (tmp_path / "other").touch()  # the scripted engine reports other weights from now on
+    with pytest.raises(UserError, match="files_changed"):
+        list(worker.stream(say("x"), None, Sampling()))
+    assert worker.loaded is None and worker.pid is None
+
+
+def test_changes_come_through_the_pipe_and_a_death_costs_only_them(engine: WorkerEngine) -> None:
+    asked = ChangesAsked("a", "b", say("x")["a"], None, {"a": "하나", "b": "둘"})
+    with pytest.raises(UserError, match="not_loaded"):
+        list(engine.changes(asked))
+    list(engine.load(SPEC))
+    assert list(engine.changes(asked)) == [Changes((), None, None)]
+    with pytest.raises(UserError, match="engine.died"):
+        list(engine.changes(replace(asked, reference="exit")))
+    assert list(engine.changes(asked)) == [Changes((), None, None)]
+    assert_works(engine)
+
+
+@pytest.mark.parametrize("when", ["loading", "prefill", "decode", "ready"])
+def test_the_gpu_is_free_within_two_seconds_of_a_kill(engine: WorkerEngine, tmp_path: Path, when: str) -> None:
+    workspace = Workspace(tmp_path)
+    if when == "loading":
+        running: Iterator[object] = engine.load(LoadSpec((Arm("a", "gpu"), Arm("b", "hang"))))
+        next(running), next(running)
+    else:
+        list(engine.load(LoadSpec((Arm("a", "gpu"), Arm("b", "gpu", "adapter")))))
+        running = engine.stream(say({"prefill": "hang", "decode": "slow"}.get(when, "x")), None, SLOW)
+        if when == "decode":
+            next(running)
+        elif when == "prefill":
+            threading.Thread(target=lambda: list(running), daemon=True).start()
+    while not holder(workspace, "gpu-0") or (when == "prefill" and engine.health != "answering"):
+        time.sleep(0.01)
+    seen = holder(workspace, "gpu-0")
+    assert seen is not None and seen["kind"] == "engine" and seen["pid"] == engine.pid
+    os.kill(engine.pid or 0, signal.SIGKILL)
+    deadline = time.monotonic() + 2
+    while holder(workspace, "gpu-0") is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if when == "loading":
+        with pytest.raises(UserError, match="engine.died"):
+            list(running)
+    elif when == "decode":
+        list(running)
+    while engine.health == "answering":
+        time.sleep(0.01)
+    list(engine.load(LoadSpec((Arm("a", "gpu"), Arm("b", "gpu", "adapter")))))
+    assert_works(engine)
 
 
 @pytest.mark.slow
