@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test check unit bench clean
+.PHONY: run test check unit bench load clean
 
 run: $(VENV)/.starter
 	$(PY) app.py
@@ -27,6 +27,10 @@ unit: $(VENV)/.tests $(VENV)/.starter
 
 bench: $(VENV)/.tests $(VENV)/.starter
 	for f in tests/bench/bench_*.py; do $(PY) -m tests.bench.$$(basename $$f .py) || exit 1; done
+
+# Thirty raters at once for ten minutes through the real server; `make test` has a minute of it.
+load: $(VENV)/.tests
+	$(PY) -m tests.load.server
 
 $(VENV)/bin/python:
 	@for p in python3.12 python3.11 python3.13 python3.14 python3; do \

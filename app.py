@@ -1,7 +1,10 @@
 """Naranhi: fine-tune a language model, put it beside its base, rate blind. Wiring only.
 
 Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_OWNER ("open" lets
-every visitor train, load and download). The page is built once per language: Korean at /, English at /en.
+every visitor train, load and download), NARANHI_IDLE_MINUTES (a comparison without questions gives its memory back
+after this many minutes; 20 by default, 0 for never), NARANHI_RATINGS_REPO ("owner/name" of a private dataset repository
+that keeps a copy of ratings and studies), NARANHI_SYNC_SECONDS (how often it is brought up to date; 60 by default). The
+page is built once per language: Korean at /, English at /en; raters have /rate, in the language of their study.
 """
 
 from __future__ import annotations
@@ -9,8 +12,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +29,25 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
+from assets.errors import UserError
 from assets.files import Workspace
 from assets.words import LANGUAGES, Words
+from compare import followup, sync_view, tab_pairs, tab_rate, tab_yield
 from compare import results as results_tab
 from compare import tab as compare_tab
+from compare.desk import IDLE
+from compare.machine import Card, Machine, Queued
 from compare.ratings import RatingsFile
+from compare.remote_engine import RemoteEngine
+from compare.remote_engine_address import Keys
+from compare.remote_engine_switch import EngineSwitch
 from compare.services import CompareServices
+from compare.sync import SECONDS, Sync
+from compare.sync_hub import HubRepo
+from compare.verdict import verdict
 from compare.worker import WorkerEngine
-from finetune import data, tab_form
+from finetune import data, gpu, progress, tab_form
+from finetune import start as starting
 from finetune import tab as train_tab
 from finetune.jobs import Jobs
 from finetune.services import TrainServices
@@ -36,6 +55,7 @@ from finetune.strip import strip
 
 VERSION = "0.1.0"
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("language.js", "keys.js", "acts.js", "rate.js")
 PORTS = range(7860, 7880)
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -49,6 +69,9 @@ class Settings:
     port: int | None
     space: bool
     everyone_owns: bool
+    idle: float = IDLE
+    ratings_repo: str = ""
+    sync_seconds: float = SECONDS
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -58,7 +81,17 @@ class Settings:
             port=int(os.environ["NARANHI_PORT"]) if os.environ.get("NARANHI_PORT") else (7860 if space else None),
             space=space,
             everyone_owns=os.environ.get("NARANHI_OWNER") == "open",
+            idle=60 * float(os.environ.get("NARANHI_IDLE_MINUTES") or IDLE / 60),
+            ratings_repo=os.environ.get("NARANHI_RATINGS_REPO", "").strip(),
+            sync_seconds=max(1.0, float(os.environ.get("NARANHI_SYNC_SECONDS") or SECONDS)),
         )
+
+    def sync(self, workspace: Workspace) -> Sync | None:
+        """The copy of the ratings on the Hub; None unless a repository is set."""
+        if not self.ratings_repo:
+            return None
+        studies = workspace.root / "studies"
+        return Sync(workspace.ratings / "ratings.csv", studies, HubRepo(self.ratings_repo), self.sync_seconds)
 
     def owner(self, request: Any) -> bool:
         """Whoever sits at this computer owns it; elsewhere nobody does unless the setting says so."""
@@ -81,13 +114,44 @@ def services(settings: Settings) -> Services:
     workspace = Workspace.from_environment().prepare()
     jobs = Jobs(workspace)
     jobs.start_next()
-    engine = WorkerEngine(workspace, workspace.root / "engine.log")
+    keys = Keys()
+    engine = EngineSwitch(WorkerEngine(workspace, workspace.root / "engine.log"), RemoteEngine(keys))
     ratings = RatingsFile(workspace.ratings / "ratings.csv", VERSION)
     ratings.recover()
     return Services(
         workspace,
-        TrainServices(workspace, jobs, settings.owner),
-        CompareServices(workspace, engine, ratings, settings.owner, VERSION, read_prompts),
+        TrainServices(workspace, jobs, settings.owner, partial(verdict, ratings)),
+        CompareServices(
+            workspace,
+            engine,
+            ratings,
+            settings.owner,
+            VERSION,
+            read_prompts,
+            machine(workspace, jobs),
+            settings.idle,
+            keys,
+            host=settings.host,
+            sync=settings.sync(workspace),
+        ),
+    )
+
+
+def machine(workspace: Workspace, jobs: Jobs) -> Machine:
+    """What the comparison may know of GPUs and runs, which are the other room's."""
+
+    def left(job_id: str) -> float | None:
+        try:
+            return progress.read(jobs.folder(job_id)).eta
+        except UserError:
+            return None
+
+    return Machine(
+        workspace,
+        cards=lambda: [Card(g.device, g.total, g.free) for g in gpu.read(workspace.root).gpus],
+        left=left,
+        queued=lambda: [Queued(j.name, jobs.plan(j.id).devices) for j in reversed(jobs.list()) if j.state == "queued"],
+        freed=jobs.start_next,
     )
 
 
@@ -103,6 +167,7 @@ def page(words: Words, shared: Services) -> None:
     """One language's page inside the current Blocks or route."""
     gr.Navbar(visible=False)
     top = gr.HTML(strip(words, shared.workspace), elem_id="n-head")
+    tab_yield.build(words, shared.compare)
     with gr.Tabs(elem_id="tabs") as tabs:
         with gr.Tab(words("app.tab.train"), id="train") as first:
             train = train_tab.build(words, shared.train)
@@ -110,8 +175,16 @@ def page(words: Words, shared: Services) -> None:
             compare = compare_tab.build(words, shared.compare)
         with gr.Tab(words("app.tab.results"), id="results", render_children=True) as third:
             results = results_tab.build(words, shared.compare)
-    gr.Timer(5).tick(lambda: strip(words, shared.workspace), None, top, concurrency_limit=8, **HIDDEN)
+            pairs = tab_pairs.build(words, shared.compare)
+
+    def look(request: gr.Request) -> str:
+        sync = shared.compare.sync
+        told = sync_view.warning(sync.status, words) if sync is not None and shared.compare.owner(request) else ""
+        return strip(words, shared.workspace) + told
+
+    gr.Timer(5).tick(look, None, top, concurrency_limit=8, **HIDDEN)
     _cross(train, compare, results, (tabs, first, second, third), shared)
+    _close(train, results, pairs, tabs, shared)
 
 
 def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, Any], shared: Services) -> None:
@@ -129,11 +202,44 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
         return {tabs: gr.update(selected="compare"), **compare.choose(session, first, second, request)}
 
     train.side.compare.click(both, [compare.state, train.side.chosen], [tabs, *compare.outputs], **HIDDEN)
+
+    def to_parent(session: Any, room: Any, job_id: str, request: gr.Request) -> dict[Any, Any]:
+        spec = shared.train.jobs.spec(job_id)
+        start = str(starting.place(shared.workspace, spec.start))
+        adapter = str(shared.train.jobs.folder(job_id) / "adapter")
+        shown = followup.show(compare, session, room, (spec.model.id, start, adapter), request)
+        return {tabs: gr.update(selected="compare"), **shown}
+
     train.compare.click(hand_over, [compare.state, train.picked], [tabs, *compare.outputs], **HIDDEN)
+    beside = [tabs, *dict.fromkeys([*compare.outputs, *compare.study.page.outputs])]
+    train.parent.click(to_parent, [compare.state, compare.study.page.state, train.picked], beside, **HIDDEN)
     compare.train.click(lambda: gr.update(selected="train"), None, tabs, **HIDDEN)
     compare.show_on([page_load, second.select])
     results.show_on([page_load, third.select])
     results.compare.click(lambda: gr.update(selected="compare"), None, tabs, **HIDDEN)
+    compare.study.results.click(lambda: gr.update(selected="results"), None, tabs, **HIDDEN)
+
+
+def _close(train: Any, results: Any, pairs: Any, tabs: Any, shared: Services) -> None:
+    """The loop closes: the votes on screen become a preference file, and the training tab takes it."""
+    words: Words = results.words
+
+    def retrain(
+        chosen: dict[str, Any], votes: float, agreement: float, margin: float, objective: str, request: gr.Request
+    ) -> dict[Any, Any]:
+        if not shared.compare.owner(request):
+            raise gr.Error(words("app.owner_only"))
+        try:
+            made = pairs.make(chosen, votes, agreement, margin, objective)
+            taken = train.preference.take(made.name)
+        except UserError as error:
+            raise gr.Error(words.error(error), title=words("app.failed")) from error
+        gr.Info(pairs.sentence(made.record["votes"]["count"], made.rows, made.objective, []))
+        return {tabs: gr.update(selected="train"), **taken}
+
+    pairs.watch(results.chosen)
+    outputs = [tabs, *train.preference.outputs]
+    results.retrain.click(retrain, [results.chosen, *pairs.fields], outputs, **HIDDEN)
 
 
 def build(shared: Services) -> gr.Blocks:
@@ -143,6 +249,8 @@ def build(shared: Services) -> gr.Blocks:
         page(korean, shared)
     with demo.route("English", "/en"):
         page(english, shared)
+    with demo.route("Rate", "/rate", show_in_navbar=False):
+        tab_rate.build(shared.compare.study_service, shared.compare.studies)
     demo.queue(default_concurrency_limit=4)
     return demo
 
@@ -218,8 +326,8 @@ def theme() -> Any:
 
 
 def head() -> str:
-    """The scripts of the page: the language of a first visit, the switch, voting by keyboard."""
-    scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in ("language.js", "keys.js")]
+    """The scripts of the page: the language of a first visit, the switch, voting by keyboard, the rater's page."""
+    scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return "".join(f"<script>{script}</script>" for script in scripts)
 
 
@@ -238,17 +346,39 @@ def free_port(host: str) -> int:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     settings = Settings.from_environment()
     port = settings.port or free_port(settings.host)
     if settings.port is None and port != PORTS.start:
         print(f"Port {PORTS.start} is busy, so this is http://{settings.host}:{port}")
-    demo = build(services(settings))
+    shared = services(settings)
+    demo = build(shared)
+    with synced(shared.compare.sync):
+        launch(demo, settings, port)
+
+
+@contextmanager
+def synced(sync: Sync | None) -> Iterator[None]:
+    """Ratings are brought back before and pushed after, also when a Space is asked to stop."""
+    if sync is None:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sync.start(wait=20)
+    try:
+        yield
+    finally:
+        sync.stop()
+
+
+def launch(demo: gr.Blocks, settings: Settings, port: int) -> None:
+    """Serve until somebody ends it."""
     demo.launch(
         server_name=settings.host,
         server_port=port,
         theme=theme(),
-        css_paths=[ASSETS / "theme.css"],
+        css_paths=[ASSETS / "theme.css", ASSETS / "rate.css"],
         head=head(),
         max_file_size="220mb",
         run_history=False,

@@ -1,5 +1,6 @@
 // Korean at the root, English at /en. The browser's language decides the first time, the switch from then on.
 (() => {
+  if (/\/rate\/?$/.test(location.pathname)) return;  // a rater's page speaks its study's language
   const kept = () => { try { return localStorage.getItem("naranhi-language"); } catch { return null; } };
   const english = /\/en\/?$/.test(location.pathname);
   const wanted = kept() || ((navigator.language || "ko").toLowerCase().startsWith("ko") ? "ko" : "en");

@@ -45,8 +45,9 @@ class Words:
         return key in self._table
 
     def error(self, error: UserError) -> str:
-        """The sentence of a UserError."""
-        return self(error.key, **error.values)
+        """The sentence of a UserError; one among its values becomes its own sentence."""
+        values = {name: self.error(v) if isinstance(v, UserError) else v for name, v in error.values.items()}
+        return self(error.key, **values)
 
     def keys(self) -> frozenset[str]:
         return frozenset(self._table)
