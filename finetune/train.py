@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from assets.catalog import prompts
 from assets.chat import ChatFormat
@@ -33,6 +33,7 @@ from finetune.data import Example
 from finetune.spec import TrainSpec, from_yaml
 
 STOPPED = 3
+NICE = 5  # on a CPU the page goes first
 RANK_LOST_KEY = "train.rank_lost"
 RANK_LOST = (
     "closed by peer",
@@ -126,6 +127,8 @@ def _begin(spec: TrainSpec) -> None:
 
     if "NARANHI_SUPERVISOR" in os.environ:
         watch_parents()
+        if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+            os.nice(NICE)
     if os.environ.get("CUDA_VISIBLE_DEVICES") and not torch.cuda.is_available() and "NARANHI_JOB" in os.environ:
         raise UserError("train.gpu_lost")
     logging.disable_progress_bar()
@@ -226,6 +229,12 @@ def explain(error: BaseException) -> dict[str, Any]:
     return {"key": "train.crashed", "values": {"reason": text.splitlines()[0][:300]}}
 
 
+def _leave(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Fine-tune a model as a YAML file says.")
     parser.add_argument("--spec", type=Path, required=True)
@@ -238,16 +247,18 @@ def main() -> int:
     try:
         spec = from_yaml(options.spec.read_text(encoding="utf-8"))
         code = run(spec, options.out.resolve(), Workspace.from_environment().prepare())
-        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code  # a launcher takes any other code for a crash
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _leave(
+                0
+            )  # a launcher takes any other code for a crash, and so it does an abort among threads that still end
+        return code
     except Exception as error:
         traceback.print_exc()
         rank = os.environ.get("RANK")
         write_json(
             options.out / (f"error.{rank}.json" if rank else "error.json"), {**explain(error), "time": time.time()}
         )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # leaving as usual would wait for ranks that are still in a collective
+        _leave(1)  # leaving as usual would wait for ranks that are still in a collective
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the page stays smooth while models load and while answers stream: the longest gap between two frames.
+"""Whether the page stays smooth while models load and answers stream: gaps between frames, and how fast the page is sent.
 
 By hand: python -m tests.bench.bench_frames        (needs the starter model and a browser; takes about two minutes)
 
@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 from assets.catalog import STARTER
@@ -44,7 +47,32 @@ def row(name: str, found: Sequence[float]) -> str:
     return f"{name:>9}: {len(found):5d} frames, {shares}, over {BAR:.0f} ms: {late}"
 
 
-def measure(url: str, adapter: Path) -> dict[str, list[float]]:
+class Poller:
+    """Asks for the whole page four times a second, and keeps how long each answer took by the phase it fell into."""
+
+    def __init__(self, url: str) -> None:
+        self.phase = ""
+        self.found: dict[str, list[float]] = {}
+        self._url = url
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> Poller:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._ended.wait(0.25):
+            phase, began = self.phase, time.monotonic()
+            urllib.request.urlopen(self._url, timeout=60).read()
+            self.found.setdefault(phase, []).append((time.monotonic() - began) * 1e3)
+
+
+def measure(url: str, adapter: Path, poller: Poller) -> dict[str, list[float]]:
     """Gaps of the idle page, while a pair loads, and while both answers are written."""
     from playwright.sync_api import sync_playwright
 
@@ -61,15 +89,20 @@ def measure(url: str, adapter: Path) -> dict[str, list[float]]:
         page.locator("#n-load:not([disabled])").wait_for()
         time.sleep(3)
         page.evaluate(CLOCK)
-        time.sleep(5)
+        poller.phase = "idle"
+        time.sleep(8)
         found = {"idle": gaps(page)}
+        poller.phase = "load"
         page.locator("#n-load").click()
         page.locator("#n-ask:not([disabled])").wait_for()
+        poller.phase = ""
         found["load"] = gaps(page)
         page.locator("#n-text textarea").fill("오늘 하루를 시로 써 주세요. 길게요.")
         gaps(page)
+        poller.phase = "answers"
         page.locator("#n-ask").click()
         page.locator("#n-votebar").wait_for()
+        poller.phase = ""
         found["answers"] = gaps(page)
         driver.close()
     return found
@@ -83,12 +116,17 @@ def main() -> int:
         adapter = make_adapter(made, Path(home) / "tuned", lora_alpha=16)
         process, url, _ = start_app(Path(home))
         try:
-            found = measure(url, adapter)
+            with Poller(url) as poller:
+                found = measure(url, adapter, poller)
         finally:
             process.terminate()
             process.wait()
     for name, values in found.items():
         print(row(name, values))
+    for name in found:
+        times = poller.found[name]
+        high = quantiles(times, n=20)[-1]
+        print(f"{name:>9}: {len(times):5d} pages, median {median(times):5.1f} ms, 95 % within {high:6.1f} ms")
     late = [gap for name in ("load", "answers") for gap in found[name] if gap > BAR]
     return 1 if late else 0
 

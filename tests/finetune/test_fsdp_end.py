@@ -142,6 +142,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(two: Two) -> None:
     stuck = next(p for p in two.processes(job) if p.info["environ"].get("RANK") == "1")
     launcher = stuck.ppid()
     assert supervisor is not None
+    until(lambda: any("members.lease" in file.path for file in stuck.open_files()), PATIENCE)
     stuck.suspend()
     for pid in (supervisor[0], launcher):
         os.kill(pid, signal.SIGKILL)
