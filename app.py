@@ -9,6 +9,7 @@ page is built once per language: Korean at /, English at /en; raters have /rate,
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -374,6 +375,8 @@ def synced(sync: Sync | None) -> Iterator[None]:
 
 def launch(demo: gr.Blocks, settings: Settings, port: int) -> None:
     """Serve until somebody ends it."""
+    gc.collect()
+    gc.freeze()  # what is there now stays: a full collection over it would hold every answer up for a tenth of a second
     demo.launch(
         server_name=settings.host,
         server_port=port,
