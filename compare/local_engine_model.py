@@ -18,6 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from assets.attention import attention_for
 from assets.errors import UserError
 from assets.hub import ModelFiles
 from assets.multimodal import TEXT_NAMES
@@ -74,7 +75,7 @@ def load_model(
         "dtype": dtype,
         "device_map": {"": device},
         "use_safetensors": True,
-        "attn_implementation": pick_attention(config, device),
+        "attn_implementation": attention_for(config, device.type == "cuda"),
     }
     if quantise and not quantised:  # an explicit None would switch off the detection of quantised checkpoints
         options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
@@ -101,15 +102,6 @@ def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:
             text.quantization_config = config.quantization_config
         return Gemma3ForCausalLM.from_pretrained(folder, config=text, key_mapping=TEXT_NAMES, **options)
     return AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **options)
-
-
-def pick_attention(config: Any, device: torch.device) -> str:
-    """The attention of transformers that computes this model rightly: "sdpa", or "eager" where that does not."""
-    config = config.get_text_config()
-    capped = config.model_type == "gemma2" or getattr(config, "attn_logit_softcapping", None) is not None
-    # torch's memory-efficient kernel gives a wrong last row, or faults, on keys that a single head spreads over all.
-    spread = device.type == "cuda" and getattr(config, "num_key_value_heads", None) == 1
-    return "eager" if capped or spread else "sdpa"
 
 
 def _packs() -> bool:

@@ -13,13 +13,12 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 
+from assets.attention import attention_for
 from assets.errors import UserError
 from assets.multimodal import TEXT_NAMES
 from assets.quantised import NF4
 from finetune.spec import LoraSpec, TrainSpec
 from finetune.train_canary import quantised_layers
-
-EAGER = ("gemma2",)  # no SDPA: its attention scores are soft-capped
 
 
 def compute_dtype(precision: str) -> torch.dtype:
@@ -41,7 +40,7 @@ def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.devic
     options: dict[str, Any] = {
         "dtype": dtype,
         "device_map": {"": device},
-        "attn_implementation": "eager" if text.model_type in EAGER else "sdpa",
+        "attn_implementation": attention_for(config, torch.device(device).type == "cuda"),
     }
     if spec.method == "qlora" and getattr(config, "quantization_config", None) is None:
         options["quantization_config"] = quantisation(dtype)

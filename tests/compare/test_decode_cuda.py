@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from assets.attention import attention_for
 from compare.decode import Decoder
 from compare.decode_graph import EagerSteps, GraphSteps
 from compare.decode_lora import RowAdapters, read_adapter
 from compare.decode_sample import Sampler
-from compare.local_engine_model import pick_attention
 from tests.compare.test_decode import GREEDY, LONG, SHORT, VARIED, load, run
 from tests.models import ARCHITECTURES
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_graph_equals_eager_and_a_full_forward(tmp_path: Path, architecture: str) -> None:
     model = load(tmp_path, architecture)[0].to("cuda")
-    model.set_attn_implementation(pick_attention(model.config, model.device))
+    model.set_attn_implementation(attention_for(model.config, cuda=True))
     adapter = read_adapter(tmp_path / "adapter", model, torch.float32)
     prompts = {0: SHORT, 1: LONG, 2: LONG}
     for sampling in (GREEDY, VARIED, replace(VARIED, repetition_penalty=1.2)):

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from transformers import Gemma2Config, Gemma3Config, Gemma3TextConfig, LlamaConfig
 
-from compare.local_engine_model import pick_attention
+from assets.attention import attention_for
 
 
 @pytest.mark.parametrize(
@@ -19,5 +18,5 @@ from compare.local_engine_model import pick_attention
     ids=lambda value: getattr(value, "model_type", value),
 )
 def test_attention_that_computes_the_model_rightly(config: object, cpu: str, cuda: str) -> None:
-    assert pick_attention(config, torch.device("cpu")) == cpu
-    assert pick_attention(config, torch.device("cuda:0")) == cuda
+    assert attention_for(config, cuda=False) == cpu
+    assert attention_for(config, cuda=True) == cuda
