@@ -218,7 +218,14 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
     compare.show_on([page_load, second.select])
     results.show_on([page_load, third.select])
     results.compare.click(lambda: gr.update(selected="compare"), None, tabs, **HIDDEN)
-    compare.study.results.click(lambda: gr.update(selected="results"), None, tabs, **HIDDEN)
+
+    def to_results(room: Any, rater: str, peeked: list[str], request: gr.Request) -> dict[Any, Any]:
+        shown = results.show(rater, peeked, room.at, None, "", True, request)
+        return {tabs: gr.update(selected="results"), **shown}
+
+    compare.study.results.click(
+        to_results, [compare.study.page.state, results.browser, results.peeked], [tabs, *results.outputs], **HIDDEN
+    )
 
 
 def _close(train: Any, results: Any, pairs: Any, tabs: Any, shared: Services) -> None:

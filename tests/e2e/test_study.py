@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,4 +222,25 @@ def test_a_link_that_does_not_open_says_whom_to_ask(app: App, links: list[str], 
     Studies(Workspace(app.home)).set_state(only_study(app).id, "closed")
     page.goto(links[1])
     page.get_by_text("이 평가는 끝났어요").wait_for()
+    page.context.close()
+
+
+def test_results_open_at_this_study(app: App, links: list[str], chromium: Any) -> None:
+    study = only_study(app)
+    outside = {
+        "rating_id": "outside",
+        "study_id": "",
+        "item_id": "",
+        "kind": "free",
+        "created_at": "2030-01-01T00:00:00.000Z",
+    }
+    ratings = RatingsFile(app.home / "ratings" / "ratings.csv", "0")
+    ratings.append(replace(next(vote for vote in ratings.read().votes if vote.kind == "main"), **outside))
+    page = new_page(chromium, app.url)
+    page.get_by_role("tab", name="비교", exact=True).click()
+    page.locator("#n-mode").get_by_text("평가", exact=True).click()
+    page.locator(".n-study").filter(has_text=NAME).click()
+    page.locator("#n-study-results").click()
+    page.get_by_text(f"{study.target}표 가운데").locator("visible=true").first.wait_for()
+    assert page.get_by_role("tab", name="결과", exact=True).get_attribute("aria-selected") == "true"
     page.context.close()
