@@ -8,7 +8,6 @@ cores that do nothing else. Idle gaps of the same page stand beside them: what t
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import threading
 import time
@@ -108,7 +107,7 @@ def measure(url: str, adapter: Path, poller: Poller) -> dict[str, list[float]]:
     return found
 
 
-def main() -> int:
+def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         workspace = Workspace(Path(home)).prepare()
         made = starter.make(Workspace(ROOT / "workspace").prepare())
@@ -127,9 +126,7 @@ def main() -> int:
         times = poller.found[name]
         high = quantiles(times, n=20)[-1]
         print(f"{name:>9}: {len(times):5d} pages, median {median(times):5.1f} ms, 95 % within {high:6.1f} ms")
-    late = [gap for name in ("load", "answers") for gap in found[name] if gap > BAR]
-    return 1 if late else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -66,6 +66,9 @@ def compile_one(choice: tuple[int, int, Tile]) -> None:
 
 
 def main() -> None:
+    if not torch.cuda.is_available():
+        print("bench_gemm needs an NVIDIA GPU")
+        return
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=2)
     rows = parser.parse_args().rows
