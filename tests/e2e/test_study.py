@@ -106,9 +106,17 @@ def token(page: Any) -> str:
     return str(page.locator(".n-rating").get_attribute("data-token"))
 
 
+SCROLL = """async () => {
+  for (const end of document.querySelectorAll('[data-end]')) {
+    end.scrollIntoView({ block: 'center' });
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  }
+}"""
+
+
 def read_both(page: Any) -> None:
-    page.evaluate("document.querySelectorAll('[data-end]').forEach((end) => end.scrollIntoView())")
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    """As a reader does: the end of one answer is on screen for a moment, then that of the other."""
+    page.evaluate(SCROLL)
     page.wait_for_function("!document.querySelector('#n-choice')?.disabled")
 
 
