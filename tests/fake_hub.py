@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests import http_server
+
 TOKEN = "hf_" + "t" * 34
 
 
@@ -210,13 +212,6 @@ def hub_serving() -> Iterator[FakeHub]:
     hub = FakeHub()
     server = _Server(("127.0.0.1", 0), _Handler)
     server.hub = hub
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with http_server.serving(server, hub.closing) as url:
+        hub.url = url
         yield hub
-    finally:
-        hub.closing.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests import http_server
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -151,13 +153,6 @@ def serving(script: Script) -> Iterator[Script]:
     """The server while inside; ``script.url`` is where it is."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.script = script
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    script.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with http_server.serving(server, script.closing) as url:
+        script.url = f"{url}/v1"
         yield script
-    finally:
-        script.closing.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
