@@ -1,9 +1,9 @@
 """Does a round of votes make the next model better? The whole loop on the starter, with raters whose taste is known.
 
-A parent adapter learns the built-in emotion dialogues. It answers study prompts twice; a simulated rater with one taste
+A parent adapter learns the built-in emotion dialogues. It answers study prompts several times; a simulated rater with one taste
 votes, and is wrong one time in ten; the votes become a preference file, one round of DPO trains the next adapter, which
-meets its parent on held-out prompts. Beside it: the parent against itself, the same votes shuffled (which must teach
-nothing), and what happened to the other domain.
+meets its parent on held-out prompts. Beside it: the parent against itself, the same votes with half of them turned round
+(which must teach nothing), and what happened to the other domain.
 
     python -m tests.bench.close_the_loop --seeds 3              # a GPU: minutes; seeds run beside one another
     python -m tests.bench.close_the_loop --seeds 1 --small      # two CPU cores: a rehearsal whose figures mean nothing
@@ -41,7 +41,7 @@ from finetune.spec import DataSpec, LoraSpec, ModelSpec, PreferenceSpec, Schedul
 FEELINGS = re.compile(
     "속상|슬프|슬퍼|슬픔|외로|외롭|화나|화가 |불안|무서|무섭|서운|억울|답답|힘들|힘드|아프|아팠|아픈|그립|그리워|기쁘|기뻐|"
     "반갑|걱정|부끄|미안|지치|지쳐|허전|서럽|서러|두렵|두려|놀라|괴로|괴롭|원망|쓸쓸|막막|초조|설레|뿌듯|허탈|아쉽|아쉬|"
-    "창피|민망|질투|부럽"
+    "창피|민망|질투|부럽|마음|기분"
 )
 TASTES: dict[str, Callable[[str], bool]] = {
     "question": lambda text: text.rstrip(" \"'”’)").endswith(("?", "？")),
@@ -59,12 +59,12 @@ class Size:
 
     study: int = 400
     heldout: int = 100
-    samples: int = 4
+    samples: int = 8
     judged: int = 4
     tokens: int = 240
-    sft_steps: int = 45
+    sft_steps: int = 120
     sft_batch: int = 16
-    dpo_epochs: float = 2
+    dpo_epochs: float = 3
     dpo_batch: int = 16
     micro_batch: int = 16
     losses: int = 30
@@ -155,7 +155,7 @@ class Speaker:
         self.model.config.use_cache = True
 
     def answers(self, asked: Sequence[Messages], samples: int, seed: int, tokens: int) -> list[list[str]]:
-        """``samples`` answers to each, drawn at temperature 1 from the 50 likeliest tokens."""
+        """``samples`` answers to each, drawn at temperature 0.8 from the 50 likeliest tokens."""
         import torch
 
         torch.manual_seed(seed)
@@ -175,7 +175,7 @@ class Speaker:
                     attention_mask=mask,
                     max_new_tokens=tokens,
                     do_sample=True,
-                    temperature=1.0,
+                    temperature=0.8,
                     top_k=50,
                     eos_token_id=list(self.chat.stop_ids),
                     pad_token_id=pad,
@@ -216,8 +216,11 @@ def vote(taste: str, talk: Messages, pair: tuple[str, str], who: tuple[str, str]
 
 
 def shuffled(votes: Sequence[Rating], chance: Any) -> list[Rating]:
-    """The same decided votes, each winner drawn anew by a coin."""
-    return [v if v.winner == "tie" else replace(v, winner=chance.choice(["model_a", "model_b"])) for v in votes]
+    """The same votes with the winner turned round in half of the decided ones, so that they say nothing on the whole."""
+    decided = [i for i, v in enumerate(votes) if v.winner != "tie"]
+    turned = set(chance.sample(decided, len(decided) // 2))
+    other = {"model_a": "model_b", "model_b": "model_a"}
+    return [replace(v, winner=other[v.winner]) if i in turned else v for i, v in enumerate(votes)]
 
 
 def outcome(taste: str, mine: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -324,7 +327,9 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     ]
     for taste in (t for t in LIKES if all(t in r["tastes"] for r in reports)):
         for kind in (k for k in ("before", "votes", "shuffled") if all(k in r["tastes"][taste] for r in reports)):
-            rows = [(r["seed"], r["tastes"][taste][kind], r["tastes"][taste]["before"], r["loss"]) for r in reports]
+            rows: list[tuple[int, Any, Any, Any]] = [
+                (r["seed"], r["tastes"][taste][kind], r["tastes"][taste]["before"], r["loss"]) for r in reports
+            ]
             for seed, told, first, losses in rows:
                 after = told.get("loss", losses)
                 lines.append(_line(taste, kind, str(seed), told, first, [told["won"]], after, losses))
@@ -370,7 +375,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", type=int, help="run one seed in this process")
     parser.add_argument("--small", action="store_true", help="a rehearsal")
-    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of the round")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the round")
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--model", default=STARTER)
     parser.add_argument("--method", choices=("qlora", "lora"), default="qlora")
