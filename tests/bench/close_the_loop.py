@@ -327,7 +327,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     ]
     for taste in (t for t in LIKES if all(t in r["tastes"] for r in reports)):
         for kind in (k for k in ("before", "votes", "shuffled") if all(k in r["tastes"][taste] for r in reports)):
-            rows: list[tuple[int, Any, Any, Any]] = [
+            rows: list[tuple[Any, ...]] = [
                 (r["seed"], r["tastes"][taste][kind], r["tastes"][taste]["before"], r["loss"]) for r in reports
             ]
             for seed, told, first, losses in rows:
@@ -338,7 +338,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _mean(rows: Sequence[tuple[int, Any, Any, Any]]) -> tuple[Any, Any, list[Any], Any, Any]:
+def _mean(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, Any, list[Any], Any, Any]:
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
