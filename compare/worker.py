@@ -26,12 +26,12 @@ from typing import Any, Literal
 
 from assets.errors import UserError
 from assets.files import Workspace
+from assets.priority import step_back
 from compare.engine import Changes, ChangesAsked, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
 from compare.worker_process import Child, Died
 
 Health = Literal["stopped", "loading", "answering", "ready"]
 LOCAL_ENGINE = "compare.local_engine:LocalEngine"
-NICE = 5
 PATIENCE = 600.0
 _PR_SET_PDEATHSIG = 1
 
@@ -263,7 +263,7 @@ def main(descriptor: int, target: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICE)
+    step_back()
     server = _Server(Connection(descriptor))
     threading.Thread(target=server.listen, name="listen", daemon=True).start()
     module, name = target.split(":")
