@@ -23,7 +23,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,13 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. ``samples`` is answers per study prompt, ``judged`` per held-out prompt and model."""
+    """How much of everything. ``samples`` is answers per study prompt, ``judged`` per held-out prompt and model,
+    ``decided`` the votes that are no ties with which a study ends."""
 
     study: int = 400
     heldout: int = 100
     samples: int = 8
+    decided: int = 240
     judged: int = 4
     tokens: int = 240
     sft_steps: int = 120
@@ -67,7 +69,7 @@ class Size:
     dpo_epochs: float = 3
     dpo_batch: int = 16
     micro_batch: int = 16
-    losses: int = 30
+    losses: int = 20
     tastes: tuple[str, ...] = tuple(TASTES)
     kinds: tuple[str, ...] = ("votes", "shuffled")
 
@@ -162,7 +164,7 @@ class Speaker:
         rows = [self.chat.encode_prompt(talk) for talk in asked for _ in range(samples)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         texts = [""] * len(rows)
-        step = 2560 if self.device == "cuda" else 8
+        step = 1280 if self.device == "cuda" else 8
         for begin in range(0, len(order), step):
             part = order[begin : begin + step]
             width = max(len(rows[i]) for i in part)
@@ -213,6 +215,17 @@ def vote(taste: str, talk: Messages, pair: tuple[str, str], who: tuple[str, str]
         domain="emotion", conversation=list(talk), response_a=pair[0], response_b=pair[1], model_a=who[0],
         model_b=who[1], left_is=chance.choice(["model_a", "model_b"]), blind=True, winner=winner,
     )  # fmt: skip
+
+
+def until_decided(votes: Iterable[Rating], enough: int) -> list[Rating]:
+    """Votes up to the one with which ``enough`` are no ties."""
+    kept: list[Rating] = []
+    for row in votes:
+        kept.append(row)
+        enough -= row.winner != "tie"
+        if not enough:
+            break
+    return kept
 
 
 def shuffled(votes: Sequence[Rating], chance: Any) -> list[Rating]:
@@ -266,11 +279,14 @@ def one_seed(options: argparse.Namespace, size: Size) -> None:
     who = (f"{spec.name}@a", f"{spec.name}@b")
     for taste in size.tastes:
         chance = random.Random(f"{seed}-{taste}")
-        votes = [
-            vote(taste, talk, (several[i], several[i + 1]), who, n * size.samples + i, chance)
-            for n, (talk, several) in enumerate(zip(study, drawn, strict=True))
-            for i in range(0, size.samples, 2)
-        ]
+        votes = until_decided(
+            (
+                vote(taste, talk, (several[i], several[i + 1]), who, n * size.samples + i, chance)
+                for i in range(0, size.samples, 2)
+                for n, (talk, several) in enumerate(zip(study, drawn, strict=True))
+            ),
+            size.decided,
+        )
         store = RatingsFile(workspace.ratings / f"{taste}.csv")
         for row in votes:
             store.append(row)
