@@ -64,9 +64,9 @@ class Size:
     decided: int = 240
     judged: int = 4
     tokens: int = 240
-    sft_steps: int = 120
+    sft_steps: int = 60
     sft_batch: int = 16
-    dpo_epochs: float = 3
+    dpo_epochs: float = 2
     dpo_batch: int = 16
     micro_batch: int = 16
     losses: int = 20
@@ -391,7 +391,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--only", type=int, help="run one seed in this process")
     parser.add_argument("--small", action="store_true", help="a rehearsal")
-    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate of the round")
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of the round")
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--model", default=STARTER)
     parser.add_argument("--method", choices=("qlora", "lora"), default="qlora")
