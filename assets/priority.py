@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-NICE = 10
+NICE = 5
 GROUP = Path("/proc/self/autogroup")
 
 

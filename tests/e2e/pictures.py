@@ -16,6 +16,8 @@ from tests.e2e.conftest import ROOT, App
 
 PICTURES = ROOT / "assets" / "pictures"
 TABS = {"ko": ("ko-KR", "학습", "비교", "결과"), "en": ("en-US", "Train", "Compare", "Results")}
+STUDY = {"ko": ("평가", "감정 대화, 원본과 튜닝한 모델"), "en": ("Study", "Emotional dialogue: base and tuned")}
+PHONE = {"width": 390, "height": 844}
 
 
 def main(home: Path) -> None:
@@ -61,6 +63,42 @@ def shoot(driver: Any, app: App, language: str) -> None:
     page.get_by_role("tab", name=results, exact=True).click()
     page.wait_for_timeout(4000)
     page.screenshot(path=PICTURES / f"results-{language}.png")
+    page.get_by_role("tab", name=compare, exact=True).click()
+    link = study(page, language)
+    page.context.close()
+    rate(driver, link, language)
+
+
+def study(page: Any, language: str) -> str:
+    """A small study of the two loaded models, its answers made for real; a rater's address."""
+    mode, name = STUDY[language]
+    page.locator("#n-mode").get_by_text(mode, exact=True).click()
+    page.locator("#n-study-new").click()
+    page.locator("#n-study-title textarea, #n-study-title input").first.fill(name)
+    page.locator(".n-study-estimate").wait_for()
+    number = page.locator("#n-study-per-set input[type=number]")
+    number.fill("3")
+    number.blur()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=PICTURES / f"study-{language}.png")
+    page.locator("#n-study-create").click()
+    page.locator("#n-study-start").click()
+    page.locator("#n-study-open").click(timeout=900_000)
+    page.locator("#n-study-add").click()
+    made = page.locator(".n-study-link [data-copy]").first
+    made.wait_for()
+    return str(made.get_attribute("data-copy"))
+
+
+def rate(driver: Any, link: str, language: str) -> None:
+    """What a rater sees on a phone: the first practice pair."""
+    locale = TABS[language][0]
+    page = driver.new_context(viewport=PHONE, device_scale_factor=2, locale=locale).new_page()
+    page.goto(link)
+    page.locator("[data-do=consent]").click()
+    page.locator(".n-rating").wait_for()
+    page.wait_for_timeout(1000)
+    page.screenshot(path=PICTURES / f"rate-{language}.png")
     page.context.close()
 
 

@@ -26,6 +26,7 @@ from tests.finetune.preference_rows import KEPT, said, store
 from tests.gpu.random_base import make_base, make_spec
 
 PARENT = "jobs/parent/adapter"
+KINDS = ("whole", "twice", "cut")
 
 
 def rows(length: int) -> list[dict[str, Any]]:
@@ -60,18 +61,25 @@ def ended(process: subprocess.Popen[bytes], home: Path, name: str) -> None:
 
 
 def told(spec: TrainSpec, home: Path, shape: Shape) -> str:
-    """One row: first loss, last margin, same after a stop or not, peak against estimate."""
-    whole, cut = (home / "jobs" / f"{spec.name}-{kind}" for kind in ("whole", "cut"))
-    losses = [[(row["step"], row["loss"]) for row in read(folder).steps] for folder in (whole, cut)]
-    files = [(folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in (whole, cut)]
-    same = losses[0] == losses[1] and files[0] == files[1]
+    """One row: first loss, last margin, whether the same run gives the same again, whole and after a stop, peak against
+    estimate."""
+    whole, twice, cut = (home / "jobs" / f"{spec.name}-{kind}" for kind in KINDS)
+    losses = [[(row["step"], row["loss"]) for row in read(folder).steps] for folder in (whole, twice, cut)]
+    files = [(folder / "adapter" / "adapter_model.safetensors").read_bytes() for folder in (whole, twice, cut)]
+    parted = [
+        max(abs(a[1] - b[1]) for a, b in zip(losses[0], other, strict=True))
+        if other != losses[0] or file != files[0]
+        else None
+        for other, file in zip(losses[1:], files[1:], strict=True)
+    ]
+    same = ["the same" if gap is None else f"differs by {gap:.1e}" for gap in parted]
     record = read_json(whole / "run.json")
     peak = record["ranks"][0].get("gpu_memory", 0) / GIB
     canary = f"{record['canary']['modules']}/{record['canary']['of']}"
     guess = estimate(shape, spec).total / GIB
     margin = read(whole).latest("margin")
     return (
-        f"| {spec.objective} | {losses[0][0][1]!r} | {margin:.4f} | {'the same' if same else 'DIFFERS'} | {canary} | "
+        f"| {spec.objective} | {losses[0][0][1]!r} | {margin:.4f} | {same[0]} | {same[1]} | {canary} | "
         f"{peak:.2f} | {guess:.2f} |"
     )
 
@@ -110,18 +118,14 @@ def main() -> None:
         )
         for objective in ("dpo", "kto")
     ]
-    first = [
-        (f"{s.name}-{kind}", start(s, home, f"{s.name}-{kind}", kind == "cut"))
-        for s in specs
-        for kind in ("whole", "cut")
-    ]
+    first = [(f"{s.name}-{kind}", start(s, home, f"{s.name}-{kind}", kind == "cut")) for s in specs for kind in KINDS]
     for name, process in first:
         ended(process, home, name)
     again = [(f"{s.name}-cut", start(s, home, f"{s.name}-cut")) for s in specs]
     for name, process in again:
         ended(process, home, name)
-    print("| objective | first loss | last gap | after a stop | 4-bit layers | peak GB | estimate GB |")
-    print("|---|---|---|---|---|---|---|")
+    print("| objective | first loss | last gap | once more | after a stop | 4-bit layers | peak GB | estimate GB |")
+    print("|---|---|---|---|---|---|---|---|")
     for spec in specs:
         print(told(spec, home, shape))
 
