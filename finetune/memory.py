@@ -1,151 +1,193 @@
 """How many bytes a run takes, per GPU and on the host, before anything is loaded.
 
-Covers: an estimate part by part from the model's shape. Does not cover: measured peaks (the run record has those). The
-formulas count what transformers, peft, bitsandbytes and TRL's fused head keep alive; expect about ±25 %. Learning from
-preferences adds the second text of a pair and the pass of the reference, with a frozen copy of the adapter it began with.
+Covers: an estimate part by part from the model's shape, for one process, data parallel copies and FSDP2 shards, and how
+far it may be off. Does not cover: counting activations (memory_activations.py), measured peaks (the run record has those;
+tests/finetune/measured_peaks.json those this estimate is held against).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from finetune.memory_activations import adapter_parameters, sequences, step
+from finetune.memory_shape import Shape
 from finetune.spec import TrainSpec
 
+__all__ = ["EACH", "GIB", "Estimate", "Shape", "adapter_parameters", "estimate", "on_cpu", "sequences"]
+
 GIB = 2**30
-BLOCK = 64  # NF4 block; its second-level block is 256
-EACH = 2 * GIB  # host memory of a process with torch and CUDA in it
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a decoder-only transformer that memory depends on."""
-
-    hidden: int
-    layers: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    tied: bool
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Shape:
-        """From a config.json; the text part of a multimodal one. KeyError if it is not a decoder of the usual kind."""
-        config = config.get("text_config", config)
-        heads = config["num_attention_heads"]
-        return cls(
-            hidden=config["hidden_size"],
-            layers=config["num_hidden_layers"],
-            intermediate=config["intermediate_size"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            vocab=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", True),
-        )
-
-    @property
-    def matrices(self) -> tuple[tuple[int, int], ...]:
-        """(in, out) of the linear layers of one block: q, k, v, o, gate, up, down."""
-        q, kv, h, i = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden, self.intermediate
-        return ((h, q), (h, kv), (h, kv), (q, h), (h, i), (h, i), (i, h))
-
-    @property
-    def linear(self) -> int:
-        """Parameters in the blocks' linear layers, the ones that are quantised."""
-        return self.layers * sum(a * b for a, b in self.matrices)
-
-    @property
-    def embedding(self) -> int:
-        return self.vocab * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def parameters(self) -> int:
-        return self.linear + self.embedding + self.hidden * (2 * self.layers + 1)
+EACH = int(1.5 * GIB)  # host memory of a process with torch and CUDA in it
+CONTEXT, RANK = int(0.75 * GIB), int(0.36 * GIB)  # CUDA with its libraries, NCCL's buffers: outside of PyTorch's count
+PROGRAM, CAST, UNFOLDED, SLACK_CPU = int(0.6 * GIB), 1.25, 13, 0.4  # the same for a process without a GPU
+SPREAD = 0.15
+SLACK = 0.03  # of what is allocated: freed blocks that nothing fits into
+BUCKET = 250 * 10**6  # of data parallel's first broadcast
+CONSTANTS = 0.127 / 8  # bytes per weight: absmax per 64 in 8 bits, theirs per 256 in 32
+WEIGHT = {"qlora": 0.5, "qlora8": 1.0, "lora": 2.0, "full": 4.0}
+"""Method -> bytes of a weight of a linear layer. What is trained whole is trained in float32."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes per part for one GPU, and for the host while loading. The peak should lie between ``low`` and ``high``."""
+    """Bytes per part for one GPU, and for the host. The peak should lie between ``low`` and ``high``. ``outside`` of it is
+    what PyTorch does not count: contexts."""
 
     parts: dict[str, int]
-    host: int
+    host_parts: dict[str, int]
+    outside: int = 0
 
     @property
     def total(self) -> int:
         return sum(self.parts.values())
 
     @property
+    def reserved(self) -> int:
+        """What PyTorch counts of it as reserved."""
+        return self.total - self.outside
+
+    @property
+    def allocated(self) -> int:
+        return self.reserved - self.parts["slack"]
+
+    @property
     def low(self) -> int:
-        return int(self.total * 0.85)
+        return self.total - int(SPREAD * self.reserved)
 
     @property
     def high(self) -> int:
-        return int(self.total * 1.25)
+        return self.total + int(SPREAD * self.reserved)
+
+    @property
+    def host(self) -> int:
+        return sum(self.host_parts.values())
+
+    @property
+    def mapped(self) -> int:
+        """Bytes of the host's that are pages of a file, which the system can drop and read again."""
+        return self.host_parts.get("mapped", 0)
 
 
-def adapter_parameters(shape: Shape, spec: TrainSpec) -> int:
-    """Numbers that are trained. Named targets count the matrices of that name."""
-    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    wanted = names if spec.lora.targets == "all-linear" else tuple(t.strip() for t in spec.lora.targets.split(","))
-    return shape.layers * sum(
-        spec.lora.rank * (a + b) for n, (a, b) in zip(names, shape.matrices, strict=True) if n in wanted
-    )
+@dataclass(frozen=True)
+class Placed:
+    """One of ``ranks`` processes, ``here`` of which are on this machine; ``sharded`` means FSDP2 full shard."""
 
+    ranks: int
+    sharded: bool
+    offload: bool
+    here: int
 
-def sequences(spec: TrainSpec) -> int:
-    """Texts that pass through the model together for one row: a preference pair is two."""
-    return 2 if spec.objective == "dpo" else 1
+    @property
+    def split(self) -> int:
+        return self.ranks if self.sharded else 1
 
 
 def estimate(shape: Shape, spec: TrainSpec, ranks: int = 1, sharded: bool = False, here: int | None = None) -> Estimate:
     """Bytes for one of ``ranks`` processes, ``here`` of which share this machine's memory (None: all); ``sharded`` means
     FSDP2 full shard, where embeddings and head stay whole and layers are gathered one ahead."""
-    split = ranks if sharded else 1
-    tokens = spec.schedule.micro_batch * spec.schedule.max_length * sequences(spec)
-    quantised = spec.method == "qlora"
-    trained = adapter_parameters(shape, spec)
-    widest = max(a * b for a, b in shape.matrices)
-    layer = shape.linear // shape.layers
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    working = tokens * (8 * shape.hidden + 4 * shape.intermediate + 2 * (q + 2 * kv)) * 2
-    kept = 2 * shape.layers * tokens * shape.hidden if spec.schedule.checkpointing else working * shape.layers
-    offloaded = sharded and spec.hardware.offload
-    logits = min(tokens, 4096) * min(shape.vocab, 32768) * 4 * 2
-    parts = {
-        "weights": 0 if offloaded else int(shape.linear * (0.5 if quantised else 2) / split),
-        "constants": int(shape.linear * 0.127 / 8) if quantised else 0,
-        "embeddings": 2 * shape.embedding,
-        "lora": 0 if offloaded else 4 * trained // split,
-        "gradients": 0 if offloaded else 4 * trained // split,
-        "optimizer": 0 if offloaded else 8 * trained // split,
-        "activations": kept + working,
-        "buffers": (3 * int(layer * (0.5 if quantised else 2)) if sharded else 0) + (2 * widest if quantised else 0),
-        "loss": logits,
-        "overhead": int((1.2 if ranks > 1 else 0.7) * GIB),
+    placed = Placed(ranks, sharded, sharded and spec.hardware.offload, ranks if here is None else here)
+    parts = _model(shape, spec, placed) | _states(shape, spec, placed) | _step(shape, spec)
+    parts["buffers"] += _gathered(shape, spec, placed)
+    if spec.objective != "sft" and spec.start:  # the reference is a frozen copy of the adapter it began with
+        parts["reference"] = 4 * adapter_parameters(shape, spec) // placed.split
+    parts["slack"] = _slack(shape, spec, placed, parts)
+    parts["overhead"] = CONTEXT + (RANK if ranks > 1 else 0)
+    return Estimate(parts, _host(shape, spec, placed), parts["overhead"])
+
+
+def _model(shape: Shape, spec: TrainSpec, placed: Placed) -> dict[str, int]:
+    """Embeddings and head stay whole on every GPU unless they are trained."""
+    whole = spec.method == "full"
+    embeddings = 4 * shape.embedding // placed.split if whole else 2 * shape.embedding
+    return {
+        "weights": 0 if placed.offload else int(shape.linear * WEIGHT[spec.method] / placed.split),
+        "constants": int(shape.linear * CONSTANTS) if spec.method == "qlora" else 0,
+        "embeddings": embeddings,
     }
-    if spec.objective != "sft":  # its pass runs while what the policy's keeps for its gradients is still there
-        parts["reference"] = working + logits + (4 * trained // split if spec.start else 0)
-    return Estimate(parts, host=_host(shape, spec, ranks, sharded, ranks if here is None else here))
 
 
-def _host(shape: Shape, spec: TrainSpec, ranks: int, sharded: bool, here: int) -> int:
+def _states(shape: Shape, spec: TrainSpec, placed: Placed) -> dict[str, int]:
+    """Trained numbers, their gradients and AdamW's two moments, all in float32. Data parallel sends gradients in buckets of
+    its own, as large as they are."""
+    trained = shape.parameters if spec.method == "full" else adapter_parameters(shape, spec)
+    share = 0 if placed.offload else trained // placed.split
+    copies = 2 if placed.ranks > 1 and not placed.sharded else 1
+    return {
+        "lora": 4 * share if spec.method != "full" else 0,
+        "gradients": 4 * share * copies,
+        "optimizer": 8 * share,
+    }
+
+
+def _step(shape: Shape, spec: TrainSpec) -> dict[str, int]:
+    """The loss is over before the first block goes back, so that only what the blocks need beyond it adds to the peak."""
+    unpacked = _unpacked(shape, spec)
+    steps = step(shape, spec, unpacked)
+    beyond = max(0, steps.work - steps.loss)
+    buffers = min(unpacked, beyond)
+    return {"activations": steps.kept + beyond - buffers, "buffers": buffers, "loss": steps.loss}
+
+
+def _unpacked(shape: Shape, spec: TrainSpec) -> int:
+    """Bytes of the weight that a quantised layer unpacks for one product, in 16 bits; 8-bit products keep their parts beside
+    it. DoRA builds the whole matrix with its update again in float32."""
+    per_weight = {"qlora": 2, "qlora8": 3}.get(spec.method, 0)
+    return (per_weight + (12 if spec.lora.dora and spec.method != "full" else 0)) * shape.widest
+
+
+def _gathered(shape: Shape, spec: TrainSpec, placed: Placed) -> int:
+    """FSDP2 gathers a layer into one buffer, copies it out into its parameters, and begins with the next one meanwhile. Under
+    offload the shards of the next one are on their way to the GPU."""
+    if not placed.sharded:
+        return 0
+    layer = shape.linear // shape.layers
+    if spec.method == "full":  # and its gradients
+        return 12 * layer + 4 * shape.embedding
+    size = layer * WEIGHT[spec.method] + 4 * adapter_parameters(shape, spec) // shape.layers
+    return int(size * (2.5 + (1 / placed.ranks if placed.offload else 0)))
+
+
+def _slack(shape: Shape, spec: TrainSpec, placed: Placed, parts: dict[str, int]) -> int:
+    """What PyTorch reserves and does not use at the peak.
+
+    FSDP2 gathers on streams of its own, whose freed blocks serve no other: as measured, about two and a half layers, and four
+    where whole layers were on the GPU before they were sharded. Before its first step data parallel sends every weight once,
+    two buckets at a time, and a tensor larger than a bucket is one by itself.
+    """
+    allocated = sum(parts.values())
+    slack = int(SLACK * allocated)
+    if placed.sharded:
+        return slack + int(shape.linear // shape.layers * WEIGHT[spec.method] * (2.5 if placed.offload else 4))
+    if placed.ranks > 1:
+        table = max(BUCKET, (4 if spec.method == "full" else 2) * shape.vocab * shape.hidden)
+        ready = sum(parts[name] for name in ("weights", "constants", "embeddings", "lora")) + parts["gradients"] // 2
+        slack = max(slack, ready + table + (BUCKET if shape.tied else table) - allocated)
+    return slack
+
+
+def _host(shape: Shape, spec: TrainSpec, placed: Placed) -> dict[str, int]:
     """Ranks that shard map one file in 4 bits, so its pages are there once; 16-bit weights are read by each rank. Where
     weights are offloaded, each rank's pinned share takes the place of those pages, and what is trained is there too."""
     quantised = spec.method == "qlora"
-    copy = int(shape.linear * (0.516 if quantised else 2)) + 2 * shape.embedding
-    copies = here if sharded and not quantised else 1
-    if not (sharded and spec.hardware.offload):
-        return copy * copies + here * EACH
-    pinned = int(shape.linear * (0.5 if quantised else 2)) * here // ranks
-    return max(copy * copies, pinned) + 16 * adapter_parameters(shape, spec) * here // ranks + here * EACH
+    whole = int(shape.linear * (0.516 if quantised else 2)) + 2 * shape.embedding
+    read = 0 if quantised or not placed.sharded else whole * placed.here * (2 if spec.method == "full" else 1)
+    parts = {"mapped": 0 if read else whole, "read": read, "processes": placed.here * EACH}
+    if placed.offload:
+        pinned = int(shape.linear * (0.5 if quantised else 2)) * placed.here // placed.ranks
+        trained = 16 * adapter_parameters(shape, spec) * placed.here // placed.ranks
+        parts |= {key: max(0, parts[key] - pinned) for key in ("mapped", "read")} | {
+            "pinned": pinned,
+            "trained": trained,
+        }
+    return parts
 
 
 def on_cpu(shape: Shape, spec: TrainSpec) -> Estimate:
-    """The same when there is no GPU: everything is host memory, full attention logits included."""
+    """The same when there is no GPU: everything is host memory, the checkpoint's mapped pages too. Adapters keep casts of their
+    inputs, without Triton the loss unfolds each tile in float32 several times, and the C library's allocator gives little
+    back. Rougher than on a GPU: held against two runs only."""
     parts = dict(estimate(shape, spec).parts)
-    parts["overhead"] = GIB
-    total = sum(parts.values())
-    return Estimate(parts, host=total)
+    parts["activations"] = int(CAST * parts["activations"])
+    parts["loss"] *= UNFOLDED
+    parts["slack"] = int(SLACK_CPU * (sum(parts.values()) - parts["slack"] - parts["overhead"]))
+    parts["overhead"] = PROGRAM + 2 * shape.parameters
+    return Estimate(parts, dict(parts))

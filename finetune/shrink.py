@@ -5,7 +5,7 @@ Covers: settings that cost least come first, each kept only as far as needed. Do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,26 @@ from finetune.spec import TrainSpec
 SHORTEST = 256
 
 
-def shrink(spec: TrainSpec, fits: Callable[[TrainSpec], bool]) -> dict[str, Any] | None:
-    """Form fields and their new values, or None when nothing here helps. The batch per step stays what it was."""
+def shrink(spec: TrainSpec, fits: Callable[[TrainSpec], bool], avoid: Set[str] = frozenset()) -> dict[str, Any] | None:
+    """Form fields and their new values, or None when nothing here helps. The batch per step stays what it was, and what
+    is named in ``avoid`` stays, too."""
     changed: dict[str, Any] = {}
     for step in _steps(spec):
+        if avoid & step.keys():
+            continue
         changed |= step
         if fits(apply(spec, changed)):
+            return changed
+    return None
+
+
+def elsewhere(spec: TrainSpec, fits: Callable[[TrainSpec], bool]) -> dict[str, Any] | None:
+    """The wishes about hardware to drop, as form fields, so that nothing about the run itself has to change; or None."""
+    wishes = {"placement": spec.hardware.placement, "gpus": spec.hardware.gpus}
+    held = [key for key, wish in wishes.items() if wish != "auto"]
+    for names in (held[:1], held):
+        changed: dict[str, Any] = dict.fromkeys(names, "auto")
+        if changed and fits(apply(spec, changed)):
             return changed
     return None
 
@@ -46,9 +60,11 @@ def apply(spec: TrainSpec, changed: dict[str, Any]) -> TrainSpec:
     """The spec with those fields changed."""
     schedule = {k: v for k, v in changed.items() if k in ("checkpointing", "micro_batch", "accumulation", "max_length")}
     lora = {k: v for k, v in changed.items() if k in ("rank", "alpha")}
+    hardware = {k: v for k, v in changed.items() if k in ("placement", "gpus")}
     return replace(
         spec,
         method=changed.get("method", spec.method),
         schedule=replace(spec.schedule, **schedule),
         lora=replace(spec.lora, **lora),
+        hardware=replace(spec.hardware, **hardware),
     )

@@ -26,7 +26,8 @@ ONE_CARD = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE":
 @dataclass
 class Run:
     """``ranks`` 0 is one process without a launcher. ``after`` is the stopped run that it goes on from, ``cap`` GB of
-    the card for each rank, ``fails`` the error that it must end with."""
+    the card for each rank, ``fails`` the error that it must end with, ``accumulation`` 0 for the same batch per step
+    whatever the ranks."""
 
     name: str
     ranks: int
@@ -37,6 +38,7 @@ class Run:
     no_bf16: bool = False
     cap: float = 0.0
     fails: str = ""
+    accumulation: int = 0
     alone: bool = False
     ok: bool = False
     why: str = ""
@@ -50,8 +52,8 @@ def folder_of(home: Path, run: Run) -> Path:
 
 
 def spec_of(run: Run, spec: TrainSpec) -> TrainSpec:
-    """The same batch per step for any number of ranks."""
-    return replace(spec, schedule=replace(spec.schedule, accumulation=BATCH // max(1, run.ranks)))
+    accumulation = run.accumulation or BATCH // max(1, run.ranks)
+    return replace(spec, schedule=replace(spec.schedule, accumulation=accumulation))
 
 
 def environment(home: Path, run: Run, on_gpu: bool) -> dict[str, str]:
