@@ -18,6 +18,7 @@ from compare.decode_fused import fused_step
 from compare.decode_graph import EagerSteps, fetch, steps_for
 from compare.decode_lora import Adapter, RowAdapters
 from compare.decode_sample import Sampler
+from compare.decode_stages import first_device, layer_devices
 from compare.engine import Sampling
 
 CHUNK = 512
@@ -34,7 +35,7 @@ class Step:
 class Decoder:
     """All arms of one base; row i carries ``adapters[i]``, or nothing for the base itself.
 
-    ``steps``: how decode steps run; by default recorded and replayed on CUDA, as they come elsewhere.
+    ``steps``: how decode steps run; by default recorded and replayed on one CUDA device, as they come elsewhere.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Decoder:
         self._adapters = RowAdapters(model, adapters)
         self._fused = fused_step(model, adapters)
         self._chunk = chunk
-        self._device: torch.device = model.get_input_embeddings().weight.device
+        self._device = first_device(model)
+        self._places = layer_devices(model)
         self._vocabulary: int = model.get_output_embeddings().weight.shape[0]
         self._masks = MaskMaker(model.config, model.dtype)
         self._tokens = torch.zeros(self.rows, 1, dtype=torch.long, device=self._device)
@@ -54,12 +56,12 @@ class Decoder:
         self._parked = torch.ones(self.rows, 1, dtype=torch.bool, device=self._device)
         self._pieces: dict[int, torch.Tensor] = {}  # by width: tokens, positions and slots of a piece of prompt
         self._seen: torch.Tensor | None = None
-        self._steps = steps or steps_for(self._device)
+        self._steps = steps or (EagerSteps() if self._places else steps_for(self._device))
         self.reset()
 
     def reset(self) -> None:
         """Forget every conversation and give the cache back."""
-        self._cache = RowCache(self.rows)
+        self._cache = RowCache(self.rows, self._places)
         self._steps.forget()
         self._held: list[list[int]] = [[] for _ in range(self.rows)]
 
@@ -234,7 +236,7 @@ class Decoder:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1].float().to(self._device)
         return logits
 
     def _place(self, prompts: Mapping[int, Sequence[int]]) -> None:

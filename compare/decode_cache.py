@@ -6,6 +6,7 @@ Sliding layers keep the full length too; the window is in the mask. Does not cov
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,15 +30,18 @@ class RowCache:
     The last slot is scratch: padding and parked rows write there, and no mask ever shows it. Writing places K and V of
     rows ``low`` to ``high`` at ``slots`` ([high - low, q], aimed before each forward) and returns the first ``span``
     slots of these rows. Layers are made at their first use, with the dtype and device of what they are given.
+    ``devices`` are those of the layers where they lie on several (decode_stages.py).
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, devices: Sequence[torch.device] = ()) -> None:
         self.rows = rows
+        self._devices = devices
         self.capacity = 0
         self.keys: list[torch.Tensor] = []
         self.values: list[torch.Tensor] = []
         self._low, self._high, self._span = 0, rows, 0
         self._slots = torch.empty(0)
+        self._slots_on: dict[torch.device, torch.Tensor] = {}
 
     def reserve(self, length: int) -> bool:
         """Room for ``length`` tokens per row, in whole buckets; what is stored stays. True if the tensors are new."""
@@ -55,6 +59,7 @@ class RowCache:
     def aim(self, low: int, high: int, slots: torch.Tensor, span: int) -> None:
         """Set where the next forward writes and how far it looks. ``slots``: [high - low, q] on the device."""
         self._low, self._high, self._slots, self._span = low, high, slots, span
+        self._slots_on = {}
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -62,11 +67,20 @@ class RowCache:
         """Write [rows, heads, q, dim] states and give back all that this step may see of the layer."""
         self.store(layer_idx, key_states.shape[1], key_states.shape[3], key_states)
         rows = slice(self._low, self._high)
-        slots = self._slots.to(key_states.device)[:, None, :, None]
+        slots = self._slots_for(layer_idx)[:, None, :, None]
         keys, values = self.keys[layer_idx][rows], self.values[layer_idx][rows]
         keys.scatter_(2, slots.expand_as(key_states), key_states)
         values.scatter_(2, slots.expand_as(value_states), value_states)
         return keys[:, :, : self._span], values[:, :, : self._span]
+
+    def _slots_for(self, layer: int) -> torch.Tensor:
+        """Copied once per forward and device."""
+        if not self._devices:
+            return self._slots
+        device = self._devices[layer]
+        if device not in self._slots_on:
+            self._slots_on[device] = self._slots.to(device)
+        return self._slots_on[device]
 
     def store(self, layer: int, heads: int, dim: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of ``layer``, made with the dtype and device of ``like`` if there are none yet."""

@@ -17,6 +17,7 @@ import torch
 from assets.errors import UserError
 from compare.decode import Decoder
 from compare.decode_lora import Adapter
+from compare.decode_stages import first_device
 from compare.engine import PaneCheck
 
 PROMPT = [{"role": "user", "content": "오늘 하루가 참 길었어요. Why is the sky blue, and what should I eat tonight?"}]
@@ -71,8 +72,8 @@ def _apart(logits: torch.Tensor, reference: torch.Tensor) -> float:
 
 def _plain(model: Any, prompt: Sequence[int]) -> torch.Tensor:
     """Last logits [vocabulary] of transformers' own forward of one row, without a cache or a mask of ours."""
-    device = model.get_input_embeddings().weight.device
+    device = first_device(model)
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=False, logits_to_keep=1)
-    logits: torch.Tensor = output.logits[0, -1].float()
+    logits: torch.Tensor = output.logits[0, -1].float().to(device)
     return logits

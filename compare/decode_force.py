@@ -6,30 +6,40 @@ decoder holds stay as they are. Does not cover: drawing tokens (decode.py), what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from compare.decode_cache import MaskMaker, RowCache, bucketed
 from compare.decode_lora import Adapter, RowAdapters
+from compare.decode_stages import first_device, layer_devices
 
 CHUNK = 64
 
 
 def forced_logprobs(
-    model: Any, adapters: Sequence[Adapter | None], prompt: Sequence[int], answer: Sequence[int], chunk: int = CHUNK
+    model: Any,
+    adapters: Sequence[Adapter | None],
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    stopped: Callable[[], bool] = lambda: False,
+    chunk: int = CHUNK,
 ) -> Iterator[torch.Tensor]:
     """Log-probabilities [rows, n, vocabulary] in float32 for the places of ``answer``, ``chunk`` or fewer at a time.
 
-    Row i carries ``adapters[i]``. Place i of the answer is predicted from the prompt and the i tokens before it.
+    Row i carries ``adapters[i]``. Place i of the answer is predicted from the prompt and the i tokens before it. The
+    rest is left out once ``stopped``, which is asked before every piece.
     """
     tokens = [*prompt, *answer][:-1]
     rows, first = len(adapters), len(prompt) - 1
-    device = model.get_input_embeddings().weight.device
-    cache, masks, carried = RowCache(rows), MaskMaker(model.config, model.dtype), RowAdapters(model, adapters)
+    device = first_device(model)
+    cache, masks = RowCache(rows, layer_devices(model)), MaskMaker(model.config, model.dtype)
+    carried = RowAdapters(model, adapters)
     cache.reserve(len(tokens))
     for start in range(0, len(tokens), chunk):
+        if stopped():
+            return
         end = min(start + chunk, len(tokens))
         span = min(bucketed(end), cache.capacity)
         positions = torch.arange(start, end, device=device).expand(rows, -1)

@@ -78,6 +78,10 @@ def fused_step(model: Any, adapters: Sequence[Adapter | None]) -> FusedStep | No
     for adapter in filter(None, adapters):
         if set(adapter.parts) - names - {head} or any(p.up.dtype != torch.bfloat16 for p in adapter.parts.values()):
             return None
+        if any(
+            part.gain is not None for part in adapter.parts.values()
+        ):  # DoRA multiplies what the kernels only add to
+            return None
     return FusedStep(model, kernels.architecture, adapters)
 
 

@@ -163,7 +163,7 @@ def deviation(x: torch.Tensor, weight: Nf4Weight) -> float:
 
 def probe(weights: Iterable[Nf4Weight]) -> bool:
     """Does the kernel compile here, and is it right for every shape among ``weights``, for 1 to 16 rows?"""
-    shapes = {(weight.n, weight.k): weight for weight in weights}
+    shapes = {(weight.n, weight.k, weight.words.device): weight for weight in weights}
     try:
         for weight in shapes.values():
             for rows in (1, 2, MAX_ROWS):

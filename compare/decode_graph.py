@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from compare.decode_streams import side_stream
+
 log = logging.getLogger(__name__)
 
 Forward = Callable[[], torch.Tensor]
@@ -48,7 +50,9 @@ class GraphSteps(EagerSteps):
     it looks at the tokens of the one before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        """``device``: where everything that is recorded lies; the current one by default."""
+        self._device: torch.device | int = -1 if device is None else device
         self.ahead = True
         self._recorded: dict[Shape, Recorded] = {}
         self._reads: dict[Shape, Callable[[], object]] = {}
@@ -97,11 +101,12 @@ class GraphSteps(EagerSteps):
 
     def _record(self, forward: Forward) -> Recorded:
         """Run ``forward`` once to set up kernels and libraries, then record it. Both write the same cache slots."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            forward()
-        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.device(self._device):
+            side = side_stream(torch.device("cuda", torch.cuda.current_device()), "record")
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                forward()
+            torch.cuda.current_stream().wait_stream(side)
         result: list[torch.Tensor] = []
         replay = self._record_read(lambda: result.append(forward()))
         return replay, result[0]
@@ -109,7 +114,10 @@ class GraphSteps(EagerSteps):
     def _record_read(self, forward: Callable[[], None]) -> Callable[[], object]:
         """Record without running: the shape has run before."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             forward()
         self._pool = graph.pool()
         replay: Callable[[], object] = graph.replay
@@ -117,7 +125,7 @@ class GraphSteps(EagerSteps):
 
 
 def steps_for(device: torch.device) -> EagerSteps:
-    return GraphSteps() if device.type == "cuda" else EagerSteps()
+    return GraphSteps(device) if device.type == "cuda" else EagerSteps()
 
 
 def fetch(tokens: torch.Tensor) -> Callable[[], list[int]]:
@@ -128,7 +136,7 @@ def fetch(tokens: torch.Tensor) -> Callable[[], list[int]]:
     host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
     host.copy_(tokens, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(tokens.device))
 
     def wait() -> list[int]:
         copied.synchronize()

@@ -1,8 +1,8 @@
 """LoRA adapters applied to single rows of a batch, so that base and tuned model answer in one pass.
 
 Covers: reading a PEFT LoRA folder (Unsloth, LLaMA-Factory and TRL write the same) and adding each adapter to its row by
-forward hooks; the base row gets exactly nothing. Does not cover: adapters that change more than linear layers (DoRA,
-trained embeddings, modules_to_save); they are refused with the reason.
+forward hooks; the base row gets exactly nothing. Does not cover: DoRA's lengths (decode_dora.py), adapters that change more
+than linear layers (trained embeddings, modules_to_save); they are refused with the reason.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from assets.errors import UserError
+from compare.decode_dora import gain, stretch
+from compare.decode_streams import side_stream
 
 WEIGHTS = "adapter_model.safetensors"
 # Options of LoraConfig under which base + scale * B A is not what the adapter computes, or not on top of this base.
 _UNSUPPORTED = (
-    "use_dora",
     "lora_bias",
     "modules_to_save",
     "trainable_token_indices",
@@ -48,10 +49,12 @@ _OTHER_MODALITY = ("vision_tower.", "multi_modal_projector.", "vision_model.", "
 
 @dataclass(frozen=True)
 class Low:
-    """One linear layer's share: ``down`` is A transposed [in, r], ``up`` is scale * B transposed [r, out]."""
+    """One linear layer's share: ``down`` is A transposed [in, r], ``up`` is scale * B transposed [r, out]. With DoRA
+    ``gain`` [out] multiplies the layer's own output, and is in ``up`` already."""
 
     down: torch.Tensor
     up: torch.Tensor
+    gain: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,14 @@ def read_adapter(folder: Path, model: nn.Module, dtype: torch.dtype) -> Adapter:
         raise UserError("engine.adapter_damaged", adapter=folder.name) from error
     modules = dict(model.named_modules())
     parts = {}
-    for name, (down, up) in _pairs(tensors, folder.name).items():
+    for name, (down, up, lengths) in _parts(tensors, folder.name).items():
         found = _find(name, modules)
         if found is None:
             if name.startswith(_OTHER_MODALITY) or any(f".{part}" in name for part in _OTHER_MODALITY):
                 continue
             raise UserError("engine.adapter_other_base", adapter=folder.name, module=name)
-        parts[found] = _fit(modules[found], down, up, _scale(config, name, down.shape[0]), dtype, folder.name, found)
+        part = _fit(modules[found], down, up, _scale(config, name, down.shape[0]), folder.name, found, lengths)
+        parts[found] = Low(*(t if t is None else t.to(modules[found].weight.device, dtype).contiguous() for t in part))
     if not parts:
         raise UserError("engine.adapter_damaged", adapter=folder.name)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -114,17 +118,21 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _pairs(tensors: Mapping[str, torch.Tensor], adapter: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Module name -> (A [r, in], B [out, r]). Anything else in the file would be lost, so it is refused."""
+Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+
+
+def _parts(tensors: Mapping[str, torch.Tensor], adapter: str) -> dict[str, Part]:
+    """Module name -> (A [r, in], B [out, r], with DoRA lengths [out]). Anything else in the file would be lost, so it is
+    refused."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight", key)
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?", key)
         if match is None:
             raise UserError("engine.adapter_unsupported", adapter=adapter, what=key)
         found.setdefault(match[1], {})[match[2]] = tensor
-    if any(set(pair) != {"A", "B"} for pair in found.values()):
+    if any(set(pair) - {"magnitude_vector"} != {"A", "B"} for pair in found.values()):
         raise UserError("engine.adapter_damaged", adapter=adapter)
-    return {name: (pair["A"], pair["B"]) for name, pair in found.items()}
+    return {name: (pair["A"], pair["B"], pair.get("magnitude_vector")) for name, pair in found.items()}
 
 
 def _find(name: str, modules: Mapping[str, nn.Module]) -> str | None:
@@ -145,16 +153,23 @@ def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
 
 
 def _fit(
-    module: nn.Module, down: torch.Tensor, up: torch.Tensor, scale: float, dtype: torch.dtype, adapter: str, name: str
-) -> Low:
+    module: nn.Module,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scale: float,
+    adapter: str,
+    name: str,
+    lengths: torch.Tensor | None,
+) -> Part:
+    """``down`` and ``up`` as Low has them and its gain, in float32."""
     assert isinstance(module, nn.Linear)
     if down.shape[1] != module.in_features or up.shape[0] != module.out_features or down.shape[0] != up.shape[1]:
         raise UserError("engine.adapter_other_base", adapter=adapter, module=name)
-    device = module.weight.device
-    return Low(
-        down.float().T.to(device, dtype).contiguous(),
-        (up.float() * scale).T.to(device, dtype).contiguous(),
-    )
+    down, up = down.float(), up.float() * scale
+    if lengths is None:
+        return down.T, up.T, None
+    factor = gain(module, up @ down, lengths, adapter, name)
+    return down.T, (up.to(factor.device) * factor[:, None]).T, factor
 
 
 class RowAdapters:
@@ -172,7 +187,7 @@ class RowAdapters:
             for name, part in adapter.parts.items() if adapter else ():
                 self._by_module.setdefault(name, []).append((row, part))
                 if part.up.is_cuda and part.up.device not in self._sides:
-                    self._sides[part.up.device] = torch.cuda.Stream(part.up.device)
+                    self._sides[part.up.device] = side_stream(part.up.device, "adapters")
         self._groups = [(names, _joint(names, self._by_module)) for names in _by_input(self._by_module)]
 
     @contextmanager
@@ -206,19 +221,23 @@ class _Shares:
         self.ready: tuple[torch.Tensor, list[torch.Tensor], torch.cuda.Event] | None = None
         self.inner: tuple[torch.Tensor, dict[int, torch.Tensor]] | None = None
 
-    def add(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def add(self, module: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         x = inputs[0]
         ready, self.ready = self.ready, None
         if ready is not None and ready[0] is x:
             _, shares, done = ready
             torch.cuda.current_stream(output.device).wait_event(done)
-            for (row, _), share in zip(self.parts, shares, strict=True):
+            for (row, part), share in zip(self.parts, shares, strict=True):
+                if part.gain is not None:
+                    stretch(output[row], part.gain, module.bias)
                 output[row] += share
             return
         known, self.inner = self.inner, None
         inner = known[1] if known is not None and known[0] is x else {}
         for row, part in self.parts:
             own = output[row]
+            if part.gain is not None:
+                stretch(own, part.gain, module.bias)
             first = inner[row] if row in inner else x[row].to(part.down.dtype) @ part.down
             if own.dtype == part.up.dtype:
                 own.addmm_(first, part.up)

@@ -47,7 +47,8 @@ class Candidate:
     """Something that can answer. ``model`` is the identity a rating records, ``name`` what people read.
 
     ``base`` is a folder or Hub id, ``adapter`` a folder or nothing, ``template`` a Jinja text of its own, ``system``
-    the system prompt it was trained with. ``names`` are other names an answer might let slip.
+    the system prompt it was trained with. ``names`` are other names an answer might let slip. ``tuned_from`` is what a
+    model was before a run here trained all of it.
     """
 
     model: str
@@ -57,6 +58,16 @@ class Candidate:
     system: str = ""
     template: str | None = None
     names: tuple[str, ...] = ()
+    tuned_from: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The untuned model that it comes from, or is."""
+        return self.tuned_from or self.base
+
+    @property
+    def tuned(self) -> bool:
+        return self.adapter is not None or bool(self.tuned_from)
 
 
 @dataclass(frozen=True)
@@ -76,9 +87,9 @@ class Pair:
     def kind(self, index: int) -> str:
         """ "tuned", "base" for the untuned model under the other side, or ""."""
         this, other = self.candidates[index], self.candidates[1 - index]
-        if this.adapter is not None:
+        if this.tuned:
             return "tuned"
-        return "base" if other.adapter is not None and other.base == this.base else ""
+        return "base" if other.tuned and other.origin == this.origin else ""
 
     @property
     def same(self) -> bool:
@@ -90,13 +101,14 @@ class Pair:
 class Loading:
     """How far loading is. ``error`` is what ended it, a UserError or anything unexpected; None when it went well.
 
-    ``taken`` is the job whose GPU it waits for.
+    ``taken`` is the job whose GPU it waits for; ``cards``: how many GPUs it probably needs.
     """
 
     candidates: tuple[Candidate, Candidate]
     ticket: Ticket
     together: bool = True
     taken: Taken | None = None
+    cards: int = 1
     phase: Phase = Phase("engine.phase.start")
     ended: bool = False
     error: Exception | None = None
@@ -118,14 +130,14 @@ class Desk:
     _line: Line = field(default_factory=Line)
     _timer: threading.Timer | None = None
 
-    def load(self, first: Candidate, second: Candidate, together: bool = True) -> None:
-        """Begin to load, in the background, once a GPU is free. UserError("compare.loading_already") while another
-        pair loads."""
+    def load(self, first: Candidate, second: Candidate, together: bool = True, cards: int = 1) -> None:
+        """Begin to load, in the background, once so many GPUs are free. UserError("compare.loading_already") while
+        another pair loads."""
         with self._line.moved:
             if self.loading is not None and not self.loading.ended:
                 raise UserError("compare.loading_already")
             self.pair, self.resting = None, False
-            self.loading = Loading((first, second), Ticket(), together)
+            self.loading = Loading((first, second), Ticket(), together, cards=cards)
         threading.Thread(target=self._load, args=(self.loading,), name="load-pair", daemon=True).start()
 
     def follow(self) -> Iterator[Loading]:
@@ -243,11 +255,11 @@ class Desk:
             self._line.moved.notify_all()
 
     def _read_when_free(self, loading: Loading) -> Pair:
-        """Load as soon as no job holds every GPU; one that takes it in between is waited for as well."""
+        """Load as soon as jobs leave GPUs enough; one that takes them in between is waited for as well."""
         here = not all(is_remote(side.base) for side in loading.candidates)
         devices = [card.device for card in self.machine.cards()] if self.machine is not None and here else []
         while True:
-            while self.machine is not None and (taken := self.machine.taken(devices)) and not loading.ticket.cancelled:
+            while (taken := self._holding(devices, loading.cards)) and not loading.ticket.cancelled:
                 self._show(loading, taken=taken)
                 with self._line.moved:
                     self._line.moved.wait(4 * TICK)
@@ -258,6 +270,9 @@ class Desk:
                 if error.key != "engine.gpu_busy" or not devices:
                     raise
             time.sleep(TICK)
+
+    def _holding(self, devices: Sequence[str], cards: int) -> Taken | None:
+        return self.machine.taken(devices, min(cards, len(devices))) if self.machine is not None else None
 
     def _read(self, loading: Loading) -> Pair:
         if loading.ticket.cancelled:

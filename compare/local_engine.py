@@ -33,7 +33,7 @@ from compare.engine import (
     Sampling,
 )
 from compare.local_engine_answer import Answer, Events, alternate, end_all, events_of, one_by_one
-from compare.local_engine_device import take_device
+from compare.local_engine_device import lease_name, take_devices
 from compare.local_engine_group import Group, groups_of
 from compare.local_engine_model import memory_held
 
@@ -73,9 +73,12 @@ class LocalEngine:
             raise UserError("engine.load_failed", reason=f"{type(error).__name__}: {error}") from error
 
     def _load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
-        device, self._lease = take_device(self._workspace, spec.device)
         yield Phase("engine.phase.read")
-        self._groups = groups_of(self._workspace, spec, device)
+        self._groups = groups_of(self._workspace, spec)
+        taken = take_devices(self._workspace, spec.device, [group.sizes for group in self._groups], spec.together)
+        self._lease = taken.lease
+        for group, stages in zip(self._groups, taken.stages, strict=True):
+            group.stages = stages
         checks: list[PaneCheck] = []
         infos: dict[str, ArmInfo] = {}
         for batch in [self._groups] if spec.together else [[group] for group in self._groups]:
@@ -90,7 +93,11 @@ class LocalEngine:
             checks += [group.check() for group in batch]
         weights = "+".join(dict.fromkeys(group.weights for group in self._groups))
         self._spec = spec
-        self._loaded = Loaded(str(device), memory_held(device), infos, combine(checks), _versions(), weights)
+        devices = taken.devices
+        held = {lease_name(device.index or 0): memory_held(device) for device in devices if device.type == "cuda"}
+        memory = sum(held.values()) if held else memory_held(devices[0])
+        names = ",".join(map(str, devices))
+        self._loaded = Loaded(names, memory, infos, combine(checks), _versions(), weights, held)
         yield self._loaded
 
     def stream(
@@ -115,14 +122,20 @@ class LocalEngine:
         group = next((g for g in self._groups if wanted <= {arm.key for arm in g.arms}), None)
         if group is None:
             raise UserError("engine.not_comparable")
+        self._cancelled = threading.Event()
+        return self._changes(group, asked, self._cancelled)
+
+    def _changes(self, group: Group, asked: ChangesAsked, cancelled: threading.Event) -> Iterator[Changes]:
+        """Nothing when it was cancelled."""
         try:
             self._bring(group)
-            found = group.changes(asked)
+            found = None if cancelled.is_set() else group.changes(asked, cancelled.is_set)
         except torch.OutOfMemoryError as error:
             raise UserError("engine.out_of_memory") from error
         finally:
             _release()
-        return iter([found])
+        if found is not None:
+            yield found
 
     def cancel(self) -> None:
         self._cancelled.set()

@@ -7,7 +7,7 @@ events and times (local_engine.py), how a checkpoint is read (local_engine_model
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ from compare.decode import CHUNK, Decoder
 from compare.decode_check import PROMPT, check_panes
 from compare.decode_force import forced_logprobs
 from compare.decode_lora import Adapter, read_adapter
+from compare.decode_stages import Stage
 from compare.engine import ArmInfo, Changes, ChangesAsked, LoadSpec, Message, PaneCheck, TokenChange
 from compare.local_engine_model import load_model
+from compare.local_engine_sizes import sizes_of
+from compare.spread import Sizes
 
 CPU_CHUNK = 64
 
@@ -35,8 +38,8 @@ class Group:
     ``context`` in tokens and ``weights`` ("nf4" or a dtype) are known from the first ``attach`` on.
     """
 
-    def __init__(self, workspace: Workspace, base: str, spec: LoadSpec, device: torch.device) -> None:
-        """Finds the files, downloading what is missing, and reads the templates."""
+    def __init__(self, workspace: Workspace, base: str, spec: LoadSpec) -> None:
+        """Finds the files, downloading what is missing, and reads the templates. ``stages`` are to be set then."""
         self.files = locate(workspace, base)
         self.arms = [arm for arm in spec.arms if arm.base == base]
         self.formats = {
@@ -47,16 +50,29 @@ class Group:
         self.context = 0
         self.weights = ""
         self._model: Any = None
-        self._workspace, self._quantise, self._device = workspace, spec.quantise, device
+        self.stages: tuple[Stage, ...] = ()
+        self._workspace, self._quantise = workspace, spec.quantise
 
     @property
     def ready(self) -> Decoder:
         assert self.decoder is not None
         return self.decoder
 
+    def sizes(self) -> Sizes:
+        """Bytes in memory, layer by layer, with adapters and conversations."""
+        files = self._weights()
+        quantise = self._quantise and "quantization_config" not in files.config
+        folders = {arm.adapter: adapter_folder(arm.adapter) for arm in self.arms if arm.adapter}
+        adapters = [path for folder in folders.values() for path in folder.glob("adapter_*.safetensors")]
+        return sizes_of(files.folder, files.config, quantise, len(self.arms), adapters)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.stages[0].device
+
     def read(self) -> Generator[float, None, None]:
         """The weights; yields the share done."""
-        self._model = yield from load_model(self._weights(), self._quantise, self._device)
+        self._model = yield from load_model(self._weights(), self._quantise, self._device, stages=self.stages)
 
     def attach(self) -> None:
         """The adapters beside the weights read, and the decoder for all rows. UserError for one that does not fit."""
@@ -95,8 +111,8 @@ class Group:
                 prompts[row] = self._prompt(arm.key, turns[arm.key], system)
         return prompts
 
-    def changes(self, asked: ChangesAsked) -> Changes:
-        """See Engine.changes. Both arms are of this group."""
+    def changes(self, asked: ChangesAsked, stopped: Callable[[], bool] = lambda: False) -> Changes | None:
+        """See Engine.changes. Both arms are of this group. None when it was stopped."""
         model, limit = self.ready.model, self.context
         rows = [next(i for i, arm in enumerate(self.arms) if arm.key == key) for key in (asked.base, asked.tuned)]
         adapters = [self.adapters[row] for row in rows]
@@ -107,12 +123,12 @@ class Group:
         texts = form.pieces(tuned)
         if len(prompt) + len(tuned) > limit:
             raise UserError("engine.prompt_too_long", tokens=len(prompt) + len(tuned), limit=limit)
-        for logs in forced_logprobs(model, adapters, prompt, tuned) if tuned else ():
+        for logs in forced_logprobs(model, adapters, prompt, tuned, stopped) if tuned else ():
             tokens += _changed(logs, tuned[len(tokens) :], texts[len(tokens) :])
         right = _answer_ids(form, asked.reference.strip())
         fits = 0 < len(right) <= limit - len(prompt)
-        likely = _perplexity(forced_logprobs(model, adapters, prompt, right), right) if fits else None
-        return Changes(tuple(tokens), _parted(base, tuned), likely)
+        likely = _perplexity(forced_logprobs(model, adapters, prompt, right, stopped), right) if fits else None
+        return None if stopped() else Changes(tuple(tokens), _parted(base, tuned), likely)
 
     def _prompt(self, key: str, turns: Sequence[Message], system: str | None) -> list[int]:
         ids = self.formats[key].encode_prompt([dict(turn) for turn in turns], system)
@@ -132,8 +148,8 @@ class Group:
         return dtype
 
 
-def groups_of(workspace: Workspace, spec: LoadSpec, device: torch.device) -> list[Group]:
-    return [Group(workspace, base, spec, device) for base in dict.fromkeys(arm.base for arm in spec.arms)]
+def groups_of(workspace: Workspace, spec: LoadSpec) -> list[Group]:
+    return [Group(workspace, base, spec) for base in dict.fromkeys(arm.base for arm in spec.arms)]
 
 
 def adapter_folder(name: str) -> Path:

@@ -1,7 +1,7 @@
-"""One base model in memory, in 4-bit NF4 or as it is.
+"""One base model in memory, in 4-bit NF4 or as it is, on one device or layer by layer on several.
 
 Covers: which class, dtype and attention a checkpoint needs, quantising while it is read, progress, errors as sentences.
-Does not cover: where files come from (assets/hub.py), adapters (decode_lora.py), models spread over several devices.
+Does not cover: where files come from (assets/hub.py), adapters (decode_lora.py), which layer goes where (spread.py).
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +26,7 @@ from assets.multimodal import TEXT_NAMES
 from assets.quantised import NF4
 from compare.decode_fused import prepare
 from compare.decode_norm import fuse_norms
+from compare.decode_stages import Stage, device_map, lay_out
 
 T = TypeVar("T")
 NF4_BYTES = 0.53
@@ -52,11 +54,12 @@ def pick_dtype(device: torch.device, quantise: bool) -> torch.dtype:
 
 
 def load_model(
-    files: ModelFiles, quantise: bool, device: torch.device, kernels: bool = True
+    files: ModelFiles, quantise: bool, device: torch.device, kernels: bool = True, stages: Sequence[Stage] = ()
 ) -> Generator[float, None, Any]:
     """Read and quantise a checkpoint; yields the share done and returns the model, ready for inference.
 
-    ``kernels``: give it our own for decode steps, where they work (decode_fused.py).
+    ``kernels``: give it our own for decode steps, where they work (decode_fused.py). ``stages``: where its layers go
+    when there are several devices, of which ``device`` is the first.
 
     UserError when it is pickled, needs code of its own, is of an unknown architecture, or does not fit. A checkpoint
     that is already quantised stays as it is. Closing the generator stops the reading at the next tensor.
@@ -69,11 +72,12 @@ def load_model(
         key = "engine.needs_remote_code" if "trust_remote_code" in str(error) else "engine.unknown_architecture"
         raise UserError(key, model=files.id) from error
     quantised = getattr(config, "quantization_config", None) is not None
-    _check_room(files, quantise and not quantised, device)
+    if len(stages) < 2:  # else the plan has looked at the room
+        _check_room(files, quantise and not quantised, device)
     dtype = pick_dtype(device, quantise)
     options: dict[str, Any] = {
         "dtype": dtype,
-        "device_map": {"": device},
+        "device_map": _device_map(config, device, stages),
         "use_safetensors": True,
         "attn_implementation": attention_for(config, device.type == "cuda"),
     }
@@ -83,6 +87,9 @@ def load_model(
         model = yield from _with_progress(lambda: _read(files.folder, config, options))
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError("engine.no_memory", model=files.id) from error
+    if len(stages) > 1:
+        remove_hook_from_submodules(model)  # accelerate's, which copy what a layer reads anew for every layer
+        lay_out(model, stages)
     _prepare(model)
     if kernels and device.type == "cuda":
         model.decode_kernels = prepare(model)
@@ -92,6 +99,15 @@ def load_model(
 def memory_held(device: torch.device) -> int:
     """Bytes: allocated on the CUDA device, or resident in this process."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def _device_map(config: Any, device: torch.device, stages: Sequence[Stage]) -> dict[str, torch.device]:
+    """For ``from_pretrained``. The host's memory is one, however many devices are played on it."""
+    if len(stages) < 2 or all(stage.device.type == "cpu" for stage in stages):
+        return {"": torch.device("cpu") if device.type == "cpu" else device}
+    text = config.text_config if config.model_type == "gemma3" else config
+    with torch.device("meta"):
+        return device_map(AutoModelForCausalLM.from_config(text), stages)
 
 
 def _read(folder: Path, config: Any, options: dict[str, Any]) -> Any:

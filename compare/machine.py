@@ -6,7 +6,7 @@ reading GPUs or jobs: that is the other room's, and app.py passes it in. Leases 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -67,16 +67,16 @@ class Machine:
     queued: Callable[[], Sequence[Queued]] = _no_jobs
     freed: Callable[[], None] = _nothing
 
-    def taken(self, devices: Sequence[str] | None = None) -> Taken | None:
-        """Which job holds the GPUs; None while one is free, without a GPU, or when only comparisons hold them.
+    def taken(self, devices: Sequence[str] | None = None, wanted: int = 1) -> Taken | None:
+        """Which job to wait for; None while ``wanted`` GPUs are free, without a GPU, or when comparisons hold them.
 
         ``devices``: lease names to look at, for callers that ask often; all GPUs by default.
         """
         names = [card.device for card in self.cards()] if devices is None else devices
-        held = [holder(self.workspace, name) for name in names]
-        if not held or any(h is None or h.get("kind") == "engine" for h in held):
+        held = [h for name in names if (h := holder(self.workspace, name)) is not None and h.get("kind") != "engine"]
+        if not held or len(names) - len(held) >= wanted:
             return None
-        jobs = [Taken(str(h.get("name") or "?"), self.left(str(h.get("id", "")))) for h in held if h is not None]
+        jobs = [Taken(str(h.get("name") or "?"), self.left(str(h.get("id", "")))) for h in held]
         return min(jobs, key=lambda job: (job.left is None, job.left or 0.0))
 
     def wanted(self) -> str | None:
@@ -86,6 +86,19 @@ class Machine:
             if held and all(h.get("kind") == "engine" for h in held):
                 return job.name
         return None
+
+    def room(self, held: Mapping[str, int], later: bool = False) -> list[tuple[int, int]]:
+        """Number and free bytes of every GPU that no job holds; ``held`` by lease name counts as free.
+
+        ``later``: of those that jobs hold too, as if these were over.
+        """
+        found = []
+        for number, card in enumerate(self.cards()):
+            by = holder(self.workspace, card.device)
+            job = by is not None and by.get("kind") != "engine"
+            if later or not job:
+                found.append((number, card.total if job else card.free + held.get(card.device, 0)))
+        return found
 
     def free(self) -> int:
         """Bytes for one more model: of the emptiest GPU, or the host's where there is none."""

@@ -92,6 +92,19 @@ def test_kinds_that_cannot_be_compared(tmp_path: Path, config: dict[str, Any], k
     assert refused(folder(tmp_path / "a", **config)) == key
 
 
+def test_dora_needs_a_length_for_every_row(tmp_path: Path) -> None:
+    def with_lengths(outputs: dict[str, int]) -> Any:
+        tensors = lora()
+        for name in [key.removesuffix("lora_A.weight") for key in tensors if key.endswith("lora_A.weight")]:
+            tensors[f"{name}lora_magnitude_vector"] = tensor(outputs[name.split(".")[-2]])
+        return tensors
+
+    right = with_lengths({"q_proj": 8, "v_proj": 4})
+    assert inspect(folder(tmp_path / "a", right, use_dora=True)).kind == "dora"
+    assert refused(folder(tmp_path / "b", with_lengths({"q_proj": 8, "v_proj": 3}), use_dora=True)) == "adapters.dora"
+    assert refused(folder(tmp_path / "c", right)) == "adapters.other_tensor"
+
+
 def test_rslora_is_a_kind_of_its_own(tmp_path: Path) -> None:
     assert inspect(folder(tmp_path / "a", use_rslora=True, init_lora_weights="gaussian")).kind == "rslora"
 

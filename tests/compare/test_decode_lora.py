@@ -60,6 +60,8 @@ def test_each_row_equals_peft_and_the_plain_base(bases: dict[str, Path], tmp_pat
         {"r": 8, "lora_alpha": 3, "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 16}},
         {"alpha_pattern": {"gate_proj": 32, "0.self_attn.v_proj": 1}},
         {"target_modules": ["q_proj"]},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
     ],
 )
 def test_every_way_to_scale_is_pefts(bases: dict[str, Path], tmp_path: Path, options: dict[str, Any]) -> None:
@@ -68,6 +70,46 @@ def test_every_way_to_scale_is_pefts(bases: dict[str, Path], tmp_path: Path, opt
     model = plain(base)
     joint = Decoder(model, [None, read_adapter(folder, model, torch.float32)]).last_logits(PROMPT)
     torch.testing.assert_close(joint[1], peft_logits(base, folder), rtol=1e-4, atol=1e-4)
+
+
+def test_dora_leaves_a_layers_own_bias_alone(tmp_path: Path) -> None:
+    base = make_model(tmp_path / "base", "llama", attention_bias=True)
+    folder = make_adapter(base, tmp_path / "a", use_dora=True)
+    model = plain(base)
+    adapter = read_adapter(folder, model, torch.float32)
+    assert all(part.gain is not None and (part.gain - 1).abs().max() > 1e-3 for part in adapter.parts.values())
+    joint = Decoder(model, [adapter, None]).last_logits(PROMPT)
+    with torch.inference_mode():
+        untouched = model(input_ids=torch.tensor([PROMPT])).logits[0, -1]
+    torch.testing.assert_close(joint[0], peft_logits(base, folder), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(joint[1], untouched, rtol=1e-4, atol=1e-4)
+
+
+def test_dora_on_four_bits_is_pefts(tmp_path: Path) -> None:
+    """The lengths divide by the norms of the weights in 4 bits, which is what training divided by."""
+    from transformers import BitsAndBytesConfig
+
+    from assets.quantised import NF4
+
+    base = make_model(tmp_path / "base", "llama", hidden_size=128, intermediate_size=256)
+    folder = make_adapter(base, tmp_path / "a", use_dora=True)
+
+    def packed() -> Any:
+        options = {"dtype": torch.float32, "device_map": {"": "cpu"}}
+        config = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(base, quantization_config=config, **options).eval()
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model
+
+    model = packed()
+    joint = Decoder(model, [None, read_adapter(folder, model, torch.float32)]).last_logits(PROMPT)
+    tuned = PeftModel.from_pretrained(packed(), folder).eval()
+    with torch.inference_mode():
+        expected = tuned(input_ids=torch.tensor([PROMPT])).logits[0, -1]
+    torch.testing.assert_close(joint[1], expected, rtol=1e-3, atol=1e-3)
+    assert (joint[1] - joint[0]).abs().max() > 0.1
 
 
 def test_the_base_row_gets_exactly_nothing(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -100,7 +142,6 @@ def refusal(folder: Path, model: Any) -> str:
 def test_what_rows_cannot_carry_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     base = bases["llama_untied"]
     model = plain(base)
-    assert refusal(make_adapter(base, tmp_path / "dora", use_dora=True), model) == "engine.adapter_unsupported"
     saved = make_adapter(base, tmp_path / "saved", target_modules=["q_proj"], modules_to_save=["lm_head"])
     assert refusal(saved, model) == "engine.adapter_unsupported"
     assert refusal(make_adapter(base, tmp_path / "bias", bias="lora_only"), model) == "engine.adapter_unsupported"

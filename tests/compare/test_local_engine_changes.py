@@ -91,12 +91,12 @@ def test_no_answer_is_disturbed(tiny: tuple[Path, Path], tmp_path: Path) -> None
     turns, greedy = {"a": TURNS, "b": TURNS}, Sampling(temperature=0, max_new_tokens=12)
     before = list(engine.stream(turns, None, greedy))
     held = engine._groups[0].ready.held
-    engine.changes(ChangesAsked("a", "b", TURNS, None, ANSWERS, REFERENCE))
+    assert list(engine.changes(ChangesAsked("a", "b", TURNS, None, ANSWERS, REFERENCE)))
     assert engine._groups[0].ready.held == held
     after = list(engine.stream(turns, None, greedy))
     assert [getattr(e, "text", e.arm) for e in before] == [getattr(e, "text", e.arm) for e in after]
     with pytest.raises(UserError, match="prompt_too_long"):
-        engine.changes(ChangesAsked("a", "b", TURNS, None, {"a": "", "b": "가" * 2000}))
+        list(engine.changes(ChangesAsked("a", "b", TURNS, None, {"a": "", "b": "가" * 2000})))
 
 
 def test_arms_of_different_bases_cannot_be_measured(tiny: tuple[Path, Path], tmp_path: Path) -> None:
@@ -105,6 +105,26 @@ def test_arms_of_different_bases_cannot_be_measured(tiny: tuple[Path, Path], tmp
     list(engine.load(LoadSpec((Arm("a", str(tiny[0])), Arm("b", str(other))), quantise=False)))
     with pytest.raises(UserError, match="not_comparable"):
         engine.changes(ChangesAsked("a", "b", TURNS, None, ANSWERS))
+
+
+def test_it_can_be_cancelled_between_pieces(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = tiny
+    engine = LocalEngine(Workspace(tmp_path).prepare())
+    list(engine.load(LoadSpec((Arm("a", str(base)), Arm("b", str(base), str(adapter))), quantise=False)))
+    long = {"a": "", "b": "가나다라" * 40}
+    asked = ChangesAsked("a", "b", TURNS, None, long)
+    passes: list[None] = []
+
+    def cancel(*_: object) -> None:
+        passes.append(None)
+        if len(passes) == 2:
+            engine.cancel()
+
+    hook = engine._groups[0].ready.model.model.register_forward_pre_hook(cancel)
+    assert list(engine.changes(asked)) == [] and len(passes) == 2
+    hook.remove()
+    (found,) = engine.changes(asked)
+    assert len(found.tokens) == len(long["b"].encode())
 
 
 @pytest.mark.slow

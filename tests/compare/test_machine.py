@@ -56,3 +56,19 @@ def test_a_job_that_waits_for_the_comparison_is_told(machine: Machine) -> None:
     assert asking.wanted() is None
     hold(machine, "gpu-0", kind="engine")
     assert asking.wanted() == "second"
+
+
+def test_two_free_gpus_are_waited_for_where_two_are_needed(machine: Machine) -> None:
+    assert machine.taken(wanted=2) is None
+    hold(machine, "gpu-0", kind="engine")
+    assert machine.taken(wanted=2) is None
+    hold(machine, "gpu-1", job="b")
+    assert machine.taken(wanted=2) == Taken("run b", 60.0) and machine.taken() is None
+
+
+def test_the_room_on_cards_that_no_job_holds(machine: Machine) -> None:
+    assert machine.room({}) == [(0, 20), (1, 10)]
+    hold(machine, "gpu-0", kind="engine")
+    assert machine.room({"gpu-0": 3}) == [(0, 23), (1, 10)]
+    hold(machine, "gpu-1")
+    assert machine.room({}) == [(0, 20)] and machine.room({}, later=True) == [(0, 20), (1, 24)]

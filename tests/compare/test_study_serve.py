@@ -293,3 +293,17 @@ def test_the_file_is_replaced_while_people_rate(tmp_path: Path) -> None:
     path.write_bytes(lines)
     item = found.next_item(sat)
     assert item is not None and item.number == 4
+
+
+def test_each_rater_is_kept_with_the_text_they_agreed_to(tmp_path: Path) -> None:
+    found, made = service(tmp_path)
+    first = seat(found, made, consent=False)
+    found.consent(first)
+    later = found.studies.save(replace(made, consent="더 쉬운 동의서"))
+    found.consent(first)
+    found.consent(seat(found, later, consent=False))
+    one, two = found.raters(made.id).all()
+    texts = found.studies.folder(made.id) / "consents"
+    assert (texts / f"{one.consented_to}.txt").read_text(encoding="utf-8") == made.consent
+    assert (texts / f"{two.consented_to}.txt").read_text(encoding="utf-8") == "더 쉬운 동의서"
+    assert len(list(texts.iterdir())) == 2

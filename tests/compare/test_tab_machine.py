@@ -19,6 +19,7 @@ from compare.tab_events import Page
 from tests.compare.pages import OWNER, Toasts, ask, build, last, load, meet, told
 from tests.compare.pairs import BASE, TUNED, ended
 
+LARGE = "meta-llama/Meta-Llama-3-70B-Instruct"
 pytestmark = pytest.mark.usefixtures("one_loop")
 
 
@@ -110,3 +111,41 @@ def test_two_bases_that_do_not_both_fit_are_offered_in_turn(services: CompareSer
     assert fitting is not None and fitting.bases == 2 and not fitting.fits
     key = "compare.memory.turns" if fitting.in_turn else "compare.memory.short"
     assert words(key, needed="", free="").split("{")[0][:8] in shown[page.setup.facts]
+
+
+def on_cards(services: CompareServices, *free: int) -> CompareServices:
+    cards = [Card(f"gpu-{i}", 24 << 30, gib << 30) for i, gib in enumerate(free)]
+    return replace(services, machine=Machine(services.workspace, lambda: cards, left=lambda job: 600.0))
+
+
+def test_a_model_larger_than_a_card_is_said_to_spread_before_it_is_loaded(
+    services: CompareServices, toasts: Toasts
+) -> None:
+    page = build(on_cards(services, 18, 4, 18, 18))[1]
+    session, words = meet(page), Words("ko")
+    shown = page.look(session, LARGE, LARGE, OWNER)
+    assert words("compare.memory.cards", numbers="0, 2, 3", each="").split("(")[0] in shown[page.setup.facts]
+    assert "2번 " in shown[page.setup.facts] and "n-note warn" not in shown[page.setup.facts]
+    fitting = tab_setup.room(page.services, [look_up(LARGE)])
+    assert fitting is not None and fitting.wanted == len(fitting.cards) == 3
+
+
+def test_a_model_that_needs_a_card_of_a_run_waits_for_the_run(services: CompareServices, toasts: Toasts) -> None:
+    page = build(on_cards(services, 18, 18, 2))[1]
+    lease = acquire(services.workspace, ("gpu-2",), {"kind": "job", "id": "j", "name": "밤샘 학습"})
+    assert lease is not None
+    words = Words("ko")
+    shown = page.look(meet(page), LARGE, LARGE, OWNER)
+    assert shown[page.setup.load]["value"] == words("compare.load.later") and "밤샘 학습" in shown[page.setup.facts]
+    page.services.desk.load(replace(BASE, base=LARGE), replace(TUNED, base=LARGE), cards=3)
+    with page.services.desk._line.moved:
+        page.services.desk._line.moved.wait_for(lambda: page.services.desk.loading.taken is not None, 5)  # type: ignore[union-attr]
+    assert page.services.engine.specs == []  # type: ignore[attr-defined]
+    lease.release()
+    assert ended(page.services.desk).error is None
+
+
+def test_too_large_for_all_cards_together(services: CompareServices, toasts: Toasts) -> None:
+    page = build(on_cards(services, 12, 12))[1]
+    shown = page.look(meet(page), LARGE, LARGE, OWNER)
+    assert "n-note warn" in shown[page.setup.facts]

@@ -164,7 +164,7 @@ class BusyMachine:
     def cards(self) -> list[Card]:
         return [Card("gpu-0", 1, 1)]
 
-    def taken(self, devices: list[str] | None = None) -> Taken | None:
+    def taken(self, devices: list[str] | None = None, wanted: int = 1) -> Taken | None:
         names = [card.device for card in self.cards()] if devices is None else devices
         return Taken("run") if names else None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +68,15 @@ def form(page: StudyPage, room: Room, **changes: Any) -> dict[Any, Any]:
     return values | {page.state: room}
 
 
+def sent(page: StudyPage, shown: dict[Any, Any]) -> dict[Any, Any]:
+    """What the form would send of what it was just shown."""
+    return {
+        field: value.get("value", field.value) if isinstance(value, dict) else value
+        for field, value in shown.items()
+        if field in page.form.fields
+    }
+
+
 def made(page: StudyPage, **changes: Any) -> tuple[Room, dict[Any, Any]]:
     room = Room()
     return room, page.create(form(page, room, **changes), OWNER)
@@ -83,8 +93,8 @@ def until(page: StudyPage, room: Room) -> dict[Any, Any]:
     raise TimeoutError(shown)
 
 
-def opened(page: StudyPage) -> Room:
-    room, _ = made(page)
+def opened(page: StudyPage, **changes: Any) -> Room:
+    room, _ = made(page, **changes)
     page.start(room, OWNER)
     until(page, room)
     page.open(room, OWNER)
@@ -111,7 +121,7 @@ def test_nobody_but_the_owner_gets_anything(page: StudyPage, toasts: list[str]) 
         page.add(stranger, 1, HERE, VISITOR), page.close(stranger, VISITOR), page.pack(stranger, VISITOR),
         page.votes(stranger, VISITOR), page.merge(stranger, "/x", VISITOR), page.unpack(stranger, "/x", VISITOR),
         page.create(form(page, Room()), VISITOR), page.template(stranger, "koni", VISITOR), page.stop(stranger, VISITOR),
-        page.rewrite(stranger, "x", "y", VISITOR),
+        page.rewrite(stranger, "x", "y", 1, VISITOR), page.again(stranger, VISITOR), page.remove(stranger, "yes", VISITOR),
     ]  # fmt: skip
     assert [list(shown) for shown in tries] == [[page.form.note]] * len(tries)
     assert toasts == [Words("ko")("app.owner_only")] * len(tries)
@@ -244,7 +254,7 @@ def test_rated_elsewhere_and_merged_twice(page: StudyPage, tmp_path: Path, toast
 
 def test_the_texts_for_raters_may_be_put_better(page: StudyPage) -> None:
     room = opened(page)
-    shown = page.rewrite(room, " 새 제목 ", "더 쉬운 글. 109", OWNER)
+    shown = page.rewrite(room, " 새 제목 ", "더 쉬운 글. 109", None, OWNER)
     study = page.services.studies.get(room.at)
     assert (
         (study.title, study.consent)
@@ -252,7 +262,7 @@ def test_the_texts_for_raters_may_be_put_better(page: StudyPage) -> None:
         == (shown[page.one.title], shown[page.one.consent])
     )
     assert Words("ko")("studies.saved") in shown[page.one.told]
-    page.rewrite(room, " ", "x", OWNER)
+    page.rewrite(room, " ", "x", None, OWNER)
     assert page.services.studies.get(room.at).title == "새 제목"
 
 
@@ -262,3 +272,47 @@ def test_a_study_that_is_gone_leads_home(page: StudyPage, toasts: list[str]) -> 
     for told in ("", "nonsense", "[1]", '{"do": "open", "study": "../.."}', '{"do": "renew", "rater": "x"}'):
         page.act(room, told, HERE, OWNER)
     assert room.at == HOME
+
+
+def test_more_votes_may_be_asked_for_but_not_fewer(page: StudyPage, toasts: list[str]) -> None:
+    room = opened(page, target=40)
+    assert page.rewrite(room, "", "", 60, OWNER)[page.one.target] == 60
+    page.rewrite(room, "", "", 30, OWNER)
+    assert page.services.studies.get(room.at).target == 60 and len(toasts) == 1
+
+
+def test_a_draft_is_changed_and_keeps_its_place(page: StudyPage) -> None:
+    room, _ = made(page, part="learn", target=70, title="처음 제목")
+    first = page.services.studies.get(room.at)
+    shown = page.again(room, OWNER)
+    assert room.at == NEW and shown[page.form.models]["value"] == [STARTER, GEMMA]
+    values = form(page, Room()) | sent(page, shown)
+    assert values[page.form.part] == "learn" and values[page.form.target] == 70 and values[page.form.per_set] == 3
+    page.create(values | {page.form.target: 90, page.form.per_set: 2, page.state: room}, OWNER)
+    kept = page.services.studies.get(room.at)
+    assert kept.id == first.id and kept.target == 90 and kept.title == "처음 제목" and room.draft == ""
+    assert 0 < len(kept.prompts) < len(first.prompts) and len(page.services.studies.list()) == 1
+
+
+def test_unchanged_a_draft_stays_what_it_was(page: StudyPage) -> None:
+    room, _ = made(page)
+    first = page.services.studies.get(room.at)
+    shown = page.again(room, OWNER)
+    values = form(page, Room()) | sent(page, shown)
+    page.create(values | {page.state: room}, OWNER)
+    kept = page.services.studies.get(room.at)
+    assert kept.prompts == first.prompts and [a.model for a in kept.arms] == [a.model for a in first.arms]
+    free = ("arms", "seed", "created_at")
+    assert all(getattr(kept, f.name) == getattr(first, f.name) for f in fields(first) if f.name not in free)
+
+
+def test_a_study_that_was_never_opened_can_be_deleted(page: StudyPage, toasts: list[str]) -> None:
+    room, _ = made(page)
+    page.remove(room, "", OWNER)
+    page.remove(room, "yes", VISITOR)
+    assert len(page.services.studies.list()) == 1 and len(toasts) == 1
+    page.remove(room, "yes", OWNER)
+    assert room.at == HOME and page.services.studies.list() == [] == page.services.studies.broken()
+    room = opened(page)
+    page.remove(room, "yes", OWNER)
+    assert len(page.services.studies.list()) == 1 and len(toasts) == 2
