@@ -25,8 +25,9 @@ class Line:
     dots: bool = False
 
 
-def chart(title: str, lines: Sequence[Line], last: float | None = None) -> str:
-    """An <svg> with a legend; ``last`` fixes the right end of the axis. Empty text when no line has a finite point."""
+def chart(title: str, lines: Sequence[Line], last: float | None = None, mark: float | None = None) -> str:
+    """An <svg> with a legend; ``last`` fixes the right end of the axis, ``mark`` draws a broken line across at that place.
+    Empty text when no line has a finite point."""
     lines = [Line(ln.name, ln.color, [p for p in ln.points if math.isfinite(p[1])], ln.dots) for ln in lines]
     values = [y for ln in lines for _, y in ln.points]
     if not values:
@@ -43,7 +44,8 @@ def chart(title: str, lines: Sequence[Line], last: float | None = None) -> str:
 
     grid = "".join(_grid_line(place(begin, y)[1], y) for y in _ticks(low, high))
     steps = "".join(_step_label(place(x, low)[0], x) for x in _ticks(begin, end) if x == int(x))
-    drawn = "".join(_curve(ln, [place(x, y) for x, y in ln.points]) for ln in lines if ln.points)
+    across = _mark(place(mark, low)[0]) if mark is not None else ""
+    drawn = across + "".join(_curve(ln, [place(x, y) for x, y in ln.points]) for ln in lines if ln.points)
     legend = "".join(
         f'<span><i style="background:{ln.color}"></i>{escape(ln.name)}</span>' for ln in lines if ln.points
     )
@@ -69,6 +71,11 @@ def _grid_line(y: float, value: float) -> str:
 
 def _step_label(x: float, value: float) -> str:
     return f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{int(value)}</text>'
+
+
+def _mark(x: float) -> str:
+    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"'
+    return f'<line class="n-turn" {ends} stroke="var(--n-persimmon)" stroke-dasharray="4 4"/>'
 
 
 def _curve(line: Line, points: list[tuple[float, float]]) -> str:

@@ -32,14 +32,18 @@ from finetune import spec as specs
 VERSION = 1
 ACTIVE = ("queued", "starting", "running")
 ENDED = ("stopped", "finished", "failed")
+NEWLY_ASKED = ("ended", "error", "exit_code", "supervisor", "deadline", "memory")  # of a run that somebody lets go on
 ROOT = Path(__file__).resolve().parent.parent
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start in
-    seconds since boot)."""
+    """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start in seconds since boot).
+
+    ``asked`` is when somebody last asked for it to go on, None for when it was created; ``deadline`` by when it ends.
+    ``memory`` says what was missing when memory ran out and what is proposed, ``tries`` what was taken (remedy.py).
+    """
 
     id: str
     name: str
@@ -53,11 +57,20 @@ class Job:
     exit_code: int | None = None
     error: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    asked: float | None = None
+    deadline: float | None = None
+    memory: dict[str, Any] | None = None
+    tries: tuple[dict[str, Any], ...] = ()
     version: int = VERSION
 
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it runs on another machine: nothing here supervises it or waits for its devices (runner.py)."""
+        return bool(self.facts.get("where"))
 
 
 def identity(pid: int) -> tuple[int, float] | None:
@@ -93,6 +106,7 @@ def from_dict(values: dict[str, Any]) -> Job:
         known = {k: v for k, v in values.items() if k in Job.__dataclass_fields__}
         if known.get("supervisor"):
             known["supervisor"] = tuple(known["supervisor"])
+        known["tries"] = tuple(known.get("tries", ()))
         return Job(**{**known, "version": VERSION})
     except (AttributeError, TypeError) as error:
         raise UserError("jobs.unreadable") from error
@@ -137,7 +151,7 @@ class Jobs:
 
     def change(self, job_id: str, **values: Any) -> Job:
         """Set fields of a job, after whoever is changing it now."""
-        with self._lock():
+        with self.lock():
             job = replace(from_dict(read_json(self.folder(job_id) / "job.json")), **values)
             self.save(job)
         return job
@@ -148,11 +162,11 @@ class Jobs:
 
     def create(self, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path, request: str) -> Job:
         """Queue a run and start it if its devices are free. A ``request`` seen before gives the job it made then."""
-        with self._lock():
+        with self.lock():
             same = [job for job in self.list() if request and job.request == request]
             if same:
                 return same[0]
-            job = Job(folder.name, spec.name or folder.name, "queued", time.time(), request, facts=_facts(spec))
+            job = Job(folder.name, spec.name or folder.name, "queued", time.time(), request, facts=facts_of(spec))
             try:
                 self._write(job, spec, plan, folder)
             except OSError as error:
@@ -174,7 +188,7 @@ class Jobs:
 
     def stop(self, job_id: str) -> None:
         """Ask a run to save and stop; one that is still queued is simply taken out."""
-        with self._lock():
+        with self.lock():
             job = self.get(job_id)
             if job.state == "queued":
                 self.save(replace(job, state="stopped", ended=time.time()))
@@ -188,13 +202,13 @@ class Jobs:
 
     def resume(self, job_id: str) -> Job:
         """Queue an ended run again; it goes on from its last checkpoint, slower if it had to go back there."""
-        with self._lock():
+        with self.lock():
             job = self.get(job_id)
             if job.state in ("stopped", "failed"):
                 if job.error and job.error["key"].startswith("train.back."):
                     self._slow_down(job_id, job.error["values"]["rate"])
                 (self.folder(job_id) / "stop").unlink(missing_ok=True)
-                fresh: dict[str, Any] = {"ended": None, "error": None, "exit_code": None, "supervisor": None}
+                fresh: dict[str, Any] = dict.fromkeys(NEWLY_ASKED) | {"asked": time.time()}
                 self.save(replace(job, state="queued", attempt=job.attempt + 1, **fresh))
         self.start_next()
         return self.get(job_id)
@@ -222,16 +236,18 @@ class Jobs:
 
     def delete(self, job_id: str) -> None:
         """Remove an ended run with everything it wrote."""
-        with self._lock():
+        with self.lock():
             if self.get(job_id).active:
                 raise UserError("jobs.still_active")
             shutil.rmtree(self.folder(job_id))
 
     def start_next(self) -> None:
         """Start every queued job whose devices are free and not wanted by an older one."""
-        with self._lock():
+        with self.lock():
             wanted: set[str] = set()
             for job in reversed(self.list()):
+                if job.elsewhere:
+                    continue
                 if job.state == "starting":
                     wanted |= set(self.plan(job.id).devices)
                 if job.state != "queued":
@@ -255,7 +271,8 @@ class Jobs:
             )
         self.save(replace(job, state="starting", supervisor=identity(process.pid)))
 
-    def _lock(self) -> Any:
+    def lock(self) -> Any:
+        """The one lock under which jobs change state."""
         return lock(self.workspace.jobs / "queue")
 
 
@@ -263,7 +280,7 @@ def _read(file: Path) -> Job:
     """A job that lost its supervisor is told as failed and not written: a full disk must not hide it."""
     for _ in range(2):  # the supervisor may have written the end just before it left
         job = from_dict(_content(file))
-        if job.state not in ("starting", "running") or alive(job.supervisor):
+        if job.state not in ("starting", "running") or job.elsewhere or alive(job.supervisor):
             return job
     return replace(job, state="failed", ended=file.stat().st_mtime, error={"key": "jobs.killed", "values": {}})
 
@@ -286,7 +303,7 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("GRADIO_")}
 
 
-def _facts(spec: specs.TrainSpec) -> dict[str, Any]:
+def facts_of(spec: specs.TrainSpec) -> dict[str, Any]:
     """What a list of runs shows without opening the spec."""
     facts = {"model": spec.model.id, "data": spec.data.id, "method": spec.method, "rank": spec.lora.rank}
     more = {"objective": spec.objective if spec.objective != "sft" else "", "start": spec.start}

@@ -22,6 +22,7 @@ from finetune.memory import GIB, Estimate, Shape, estimate, on_cpu
 from finetune.spec import ClusterSpec, TrainSpec
 
 VERSION = 1
+FITS = ("fits", "tight", "too_big")
 RESERVE = int(0.4 * GIB)  # what a display or the driver takes
 
 
@@ -43,6 +44,12 @@ class LaunchPlan:
     available: int = 0
     host: int = 0
     foreign: dict[str, int] = field(default_factory=dict)  # bytes that other programs hold, by GPU
+    low: int = 0  # the range in which the peak should lie
+    high: int = 0
+    gpu_fit: str = ""
+    host_parts: dict[str, int] = field(default_factory=dict)
+    host_available: int = 0
+    host_fit: str = ""
     version: int = VERSION
 
     @property
@@ -93,11 +100,10 @@ def make(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> Launc
         argv=_argv(folder, launcher),
         env=env,
         files={"accelerate.yaml": _accelerate(placement, processes, offload, spec.cluster)} if launcher else {},
-        fit=_fit(guess, free),
-        parts=guess.parts,
-        available=free,
-        host=guess.host,
+        fit=max(_fit(guess, free), _host_fit(guess, machine), key=FITS.index),
         foreign={str(g.index): g.foreign for g in gpus if g.foreign},
+        gpu_fit=_fit(guess, free),
+        **_figures(guess, free, machine),
     )
 
 
@@ -123,7 +129,8 @@ def _place(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machin
     count = spec.cluster.machines
     wish = spec.hardware.placement
     if wish == "auto":
-        return _copies(spec, gpus, shape) or _shards(spec, gpus, shape, machine) or _nothing(spec, gpus, shape)
+        shards = _shards(spec, gpus, shape, machine) if spec.method != "qlora8" else None
+        return _copies(spec, gpus, shape) or shards or _nothing(spec, gpus, shape)
     if wish == "single":
         return "single", (max(gpus, key=lambda g: g.free),), estimate(shape, spec), False
     offload = spec.hardware.offload and wish == "fsdp"
@@ -149,25 +156,27 @@ def _shards(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape, machine: Machi
     """On as many of the emptiest GPUs as hold their part; offloaded only if that fails and the host has the room."""
     emptiest = sorted(gpus, key=lambda g: -g.free)
     plain = replace(spec, hardware=replace(spec.hardware, offload=False))
-    offloaded = replace(spec, hardware=replace(spec.hardware, offload=True))
-    for wish, least in ((plain, 2), (offloaded, 1)):
+    wishes = [(plain, 2)]
+    if spec.method != "full":  # whose embeddings are trained, which the loss wants on the GPU
+        wishes.append((replace(spec, hardware=replace(spec.hardware, offload=True)), 1))
+    for wish, least in wishes:
         for count in range(len(gpus), 0, -1):
             ranks = count * spec.cluster.machines
             guess = estimate(shape, wish, ranks, sharded=True, here=count)
             if ranks < least or guess.total > _free(emptiest[count - 1]):
                 continue
-            if wish is offloaded and guess.host > machine.memory_free:
+            if wish.hardware.offload and guess.host > machine.memory_free:
                 continue
             chosen = tuple(g for g in gpus if g in emptiest[:count])
-            return "fsdp", chosen, guess, wish is offloaded
+            return "fsdp", chosen, guess, wish.hardware.offload
     return None
 
 
 def _nothing(spec: TrainSpec, gpus: tuple[Gpu, ...], shape: Shape) -> Placed:
     """The plan that comes closest, to show by how much it does not fit."""
     ranks = len(gpus) * spec.cluster.machines
-    if ranks == 1:
-        return "single", gpus, estimate(shape, spec), False
+    if ranks == 1 or spec.method == "qlora8":
+        return "single", (max(gpus, key=lambda g: g.free),), estimate(shape, spec), False
     return "fsdp", gpus, estimate(shape, spec, ranks, sharded=True, here=len(gpus)), False
 
 
@@ -192,6 +201,27 @@ def _fit(guess: Estimate, available: int) -> str:
     return "tight" if guess.total <= available else "too_big"
 
 
+def _host_fit(guess: Estimate, machine: Machine) -> str:
+    """Pages of a mapped file can be dropped and read again: tight without room for them, and slow."""
+    if guess.host <= machine.memory_free:
+        return "fits"
+    return "tight" if guess.host - guess.mapped <= machine.memory_free else "too_big"
+
+
+def _figures(guess: Estimate, available: int, machine: Machine) -> dict[str, Any]:
+    """The estimate as the plan holds it."""
+    return {
+        "parts": guess.parts,
+        "low": guess.low,
+        "high": guess.high,
+        "available": available,
+        "host": guess.host,
+        "host_parts": guess.host_parts,
+        "host_available": machine.memory_free,
+        "host_fit": _host_fit(guess, machine),
+    }
+
+
 def _cpu_plan(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> LaunchPlan:
     if spec.hardware.placement in ("ddp", "fsdp"):
         raise UserError("plan.needs_gpus", placement=spec.hardware.placement)
@@ -207,9 +237,7 @@ def _cpu_plan(spec: TrainSpec, machine: Machine, shape: Shape, folder: Path) -> 
         env={"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(machine.cores), "OMP_WAIT_POLICY": "PASSIVE"},
         files={},
         fit=_fit(guess, machine.memory_free),
-        parts=guess.parts,
-        available=machine.memory_free,
-        host=guess.host,
+        **_figures(guess, machine.memory_free, machine),
     )
 
 

@@ -20,7 +20,8 @@ PHASES = ("start", "download", "quantise", "load", "train", "evaluate", "save")
 class Progress:
     """Where a run is. Times in seconds, memory in bytes; ``eta`` is None while it is not known.
 
-    ``phases`` are those that the newest attempt has been through, ``phase`` the one it is in.
+    ``phases`` are those that the newest attempt has been through, ``phase`` the one it is in. ``others`` are losses on
+    domains that are not trained.
     """
 
     phase: str | None = None
@@ -33,6 +34,7 @@ class Progress:
     notes: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     phases: tuple[str, ...] = ()
+    others: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def share(self) -> float:
@@ -71,6 +73,7 @@ def read(folder: Path) -> Progress:
         samples=read_lines(folder / "samples.jsonl"),
         notes=[line for line in lines if line["event"] == "note"],
         facts=facts,
+        others=[line for line in lines if line["event"] == "other"],
     )
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from assets.files import Workspace
 from assets.words import Words
+from finetune import elsewhere
+from finetune.elsewhere import Elsewhere
+from finetune.history import History
 from finetune.jobs import Jobs
 from finetune.readings import Readings
 
@@ -27,6 +30,16 @@ class TrainServices:
     jobs: Jobs
     owner: Callable[[Any], bool]
     verdict: Callable[[str, Words], Sequence[str]] = no_verdict
+
+    @cached_property
+    def elsewhere(self) -> Elsewhere:
+        """Runs on other machines, and who looks after them."""
+        return elsewhere.build(self.jobs)
+
+    @cached_property
+    def history(self) -> History:
+        """How fast earlier runs were, shared by all pages."""
+        return History(self.jobs)
 
     @cached_property
     def readings(self) -> Readings:

@@ -18,6 +18,7 @@ from assets.errors import UserError
 from assets.files import read_json
 from assets.hub import has_token, readable_errors
 from assets.words import Words
+from finetune import outcome
 from finetune.card import card, on_hub, terms_of
 from finetune.progress import read
 
@@ -38,8 +39,11 @@ class Shared:
 
 
 def collect(folder: Path, verdict: Sequence[str], words: Words) -> Shared:
-    """What of a run's folder can be given away. UserError("share.no_adapter") before there is an adapter."""
+    """What of a run's folder can be given away. UserError("share.no_adapter") before there is an adapter,
+    ("share.whole") for a model that was trained whole."""
     adapter = folder / "adapter"
+    if (whole := folder / outcome.MODEL).is_dir():
+        raise UserError("share.whole", folder=f"jobs/{folder.name}/{whole.name}")
     if not (adapter / WEIGHTS).is_file() or not (folder / "run.json").is_file():
         raise UserError("share.no_adapter")
     run = cleaned(read_json(folder / "run.json"))

@@ -44,12 +44,13 @@ def load(workspace: Workspace, spec: DataSpec) -> Source:
     mapping = Mapping(spec.shape, dict(spec.columns)) if spec.shape else reading.guess(table)
     converted = reading.usable(reading.convert(table, mapping))
     train, heldout = _sides(converted.examples, spec)
+    notes = [*table.notes, *converted.notes, *_overlap(train, heldout)]
     return Source(
         train,
         heldout,
         reading.data_sha256(converted.examples),
         converted.dropped,
-        [*table.notes, *converted.notes],
+        notes,
         mapping,
     )
 
@@ -58,6 +59,15 @@ def _sides(examples: list[Example], spec: DataSpec) -> tuple[list[Example], list
     if any(map(preference_data.is_preference, examples)):
         return preference_data.split(examples, spec.heldout, spec.kind == "preferences")
     return split(examples, spec.heldout)
+
+
+def _overlap(train: list[Example], heldout: list[Example]) -> list[Note]:
+    """A note on held-out rows that are trained as well. UserError("train.heldout_is_train") when all of them are."""
+    learnt = set(map(_text, train))
+    count = sum(_text(example) in learnt for example in heldout)
+    if heldout and count == len(heldout):
+        raise UserError("train.heldout_is_train", count=count)
+    return [Note("train.heldout_overlaps", {"count": count, "total": len(heldout)})] if count else []
 
 
 def _table(workspace: Workspace, spec: DataSpec) -> reading.Table:
@@ -101,3 +111,8 @@ def split(examples: list[Example], share: float) -> tuple[list[Example], list[Ex
 def _rank(example: Example) -> str:
     text = json.dumps([example.messages, example.chosen, example.text], ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _text(example: Example) -> str:
+    """All that a row says, to find it again on the other side."""
+    return json.dumps([example.messages, example.chosen, example.rejected, example.text, example.label])

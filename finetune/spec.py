@@ -15,8 +15,11 @@ from typing import Any, get_args
 import yaml
 
 from assets.errors import UserError
+from finetune import spec_rules
+from finetune.budget import is_time
 from finetune.spec_parts import (
     LOSSES,
+    BudgetSpec,
     ClusterSpec,
     DataKind,
     DataSpec,
@@ -29,12 +32,14 @@ from finetune.spec_parts import (
     Placement,
     Precision,
     PreferenceSpec,
+    RescueSpec,
     Scheduler,
     ScheduleSpec,
     WatchSpec,
 )
 
 __all__ = [
+    "BudgetSpec",
     "ClusterSpec",
     "DataKind",
     "DataSpec",
@@ -49,6 +54,7 @@ __all__ = [
     "Precision",
     "PreferenceSpec",
     "RECIPES",
+    "RescueSpec",
     "ScheduleSpec",
     "Scheduler",
     "TrainSpec",
@@ -85,6 +91,8 @@ class TrainSpec:
     objective: Objective = "sft"
     start: str = ""
     preference: PreferenceSpec = PreferenceSpec()
+    budget: BudgetSpec = BudgetSpec()
+    rescue: RescueSpec = RescueSpec()
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -100,8 +108,9 @@ class TrainSpec:
                 raise UserError("spec.range", field=key, value=number, low=f"{low:g}", high=f"{high:g}")
         if not self.schedule.steps and self.schedule.epochs <= 0:
             raise UserError("spec.no_length")
-        if self.objective != "sft":
-            _check_preference(self)
+        if self.budget.until and not is_time(self.budget.until):
+            raise UserError("spec.until", until=self.budget.until)
+        spec_rules.check(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -130,17 +139,6 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
-
-
-def _check_preference(spec: TrainSpec) -> None:
-    """What cannot be combined with learning from preferences, each with what to do instead."""
-    if spec.schedule.packing:
-        raise UserError("spec.preference_packing", objective=spec.objective)
-    if spec.preference.loss not in LOSSES[spec.objective]:
-        allowed = ", ".join(LOSSES[spec.objective])
-        raise UserError("spec.preference_loss", loss=spec.preference.loss, objective=spec.objective, allowed=allowed)
-    if spec.loss == "kto" and spec.schedule.micro_batch < 2:
-        raise UserError("spec.kto_batch")
 
 
 def _choices(spec: TrainSpec) -> list[tuple[str, tuple[str, ...], str]]:
@@ -183,6 +181,9 @@ def _ranges(spec: TrainSpec) -> list[tuple[float, float, float, str]]:
         (watch.samples, 0, 32, "samples"),
         (watch.sample_tokens, 1, 2048, "sample_tokens"),
         (watch.keep, 1, 100, "keep"),
+        (watch.patience, 0, 1000, "patience"),
+        (spec.budget.minutes, 0, 100_000, "minutes"),
+        (spec.rescue.tries, 1, 10, "tries"),
         (spec.cluster.machines, 1, 1024, "machines"),
         (spec.cluster.rank, 0, spec.cluster.machines - 1, "cluster.rank"),
         (spec.cluster.port, 1, 65535, "port"),
@@ -248,6 +249,8 @@ _PARTS: dict[str, type[Any]] = {
     "watch": WatchSpec,
     "hardware": HardwareSpec,
     "cluster": ClusterSpec,
+    "budget": BudgetSpec,
+    "rescue": RescueSpec,
 }
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Method = Literal["qlora", "lora"]
+Method = Literal["qlora", "qlora8", "lora", "full"]
+"""An adapter on a base in NF4, in 8 bits (LLM.int8) or in 16 bits; or every weight of the model itself."""
 Objective = Literal["sft", "dpo", "kto"]
 Loss = Literal["auto", "sigmoid", "ipo", "hinge", "robust", "apo_zero", "kto", "apo_zero_unpaired"]
 LOSSES: dict[str, tuple[str, ...]] = {
@@ -48,13 +49,15 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """``targets`` is "all-linear" or module names separated by commas."""
+    """``targets`` is "all-linear" or module names separated by commas. ``rslora`` scales by alpha / sqrt(rank)
+    (Kalajdzievski 2023), ``dora`` also learns each row's length (Liu et al. 2024). Full fine-tuning ignores all of it."""
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     targets: str = "all-linear"
     rslora: bool = False
+    dora: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,40 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class WatchSpec:
-    """What to look at on the way. ``every`` is in steps (0: five times a run); ``examples`` caps the held-out set."""
+    """What to look at on the way. ``every`` is in steps (0: five times a run); ``examples`` caps the held-out set.
+
+    ``best`` keeps the weights of the evaluation with the lowest held-out loss instead of the last ones. ``patience``: end
+    after so many evaluations without a lower one, which keeps the best, too (0: never).
+    """
 
     every: int = 0
     examples: int = 64
     samples: int = 3
     sample_tokens: int = 96
     keep: int = 2
+    best: bool = False
+    patience: int = 0
+
+    @property
+    def keeps_best(self) -> bool:
+        return self.best or self.patience > 0
+
+
+@dataclass(frozen=True)
+class BudgetSpec:
+    """By when a run ends with what it has: at most ``minutes`` (0: as long as it needs), or before the time of day
+    ``until``, "07:00" on this machine's clock or "07:00+09:00"."""
+
+    minutes: float = 0.0
+    until: str = ""
+
+
+@dataclass(frozen=True)
+class RescueSpec:
+    """Whether a run that is out of memory may go on by itself with a smaller plan, and how many ``tries`` it has."""
+
+    smaller: bool = False
+    tries: int = 3
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,12 @@ def written(workspace: Workspace, folder: Path) -> str:
 
 
 def read(workspace: Workspace, start: str) -> Start:
-    """UserError: "start.missing", or "start.not_lora" for an adapter that is no plain LoRA."""
+    """UserError: "start.missing", or "start.not_lora" for an adapter that is more than LoRA or DoRA."""
     folder = place(workspace, start)
     if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
         raise UserError("start.missing", folder=start)
     config = read_json(folder / "adapter_config.json")
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
         raise UserError("start.not_lora", folder=start)
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     asked = run.get("spec", {}).get("lora", {}).get("targets")
@@ -78,6 +78,7 @@ def read(workspace: Workspace, start: str) -> Start:
         alpha=int(config["lora_alpha"]),
         targets=asked or targets,
         rslora=bool(config.get("use_rslora")),
+        dora=bool(config.get("use_dora")),
     )
     base = (run.get("base") or {}).get("id") or config.get("base_model_name_or_path") or ""
     return Start(folder, base, lora, run)
@@ -95,7 +96,7 @@ def check(workspace: Workspace, spec: TrainSpec, template_hash: str | None = Non
     start = read(workspace, spec.start)
     if start.base and not _same_model(start.base, spec.model.id):
         raise UserError("start.base_differs", adapter=start.name, base=start.base, model=spec.model.id)
-    for name in ("rank", "alpha", "rslora"):
+    for name in ("rank", "alpha", "rslora", "dora"):
         have, want = getattr(start.lora, name), getattr(spec.lora, name)
         if have != want:
             raise UserError("start.shape_differs", adapter=start.name, what=name, have=have, want=want)

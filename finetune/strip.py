@@ -17,8 +17,8 @@ from finetune import gpu
 NAMES = {"ko": ("한국어", "./", "한"), "en": ("English", "./en", "EN")}
 
 
-def strip(words: Words, workspace: Workspace) -> str:
-    """Name, devices, account and the language switch."""
+def strip(words: Words, workspace: Workspace, more: str = "") -> str:
+    """Name, devices, account and the language switch. ``more`` is HTML beside the account."""
     machine = gpu.read(workspace.root)
     devices = [
         _device(words("app.gpu", name=g.name, free=g.free / 2**30, total=g.total / 2**30), g.device, workspace, words)
@@ -27,10 +27,19 @@ def strip(words: Words, workspace: Workspace) -> str:
     if not devices:
         devices = [_device(words("app.cpu", cores=machine.cores), CPU, workspace, words)]
     account = words("app.hub.known" if hub.has_token() else "app.hub.none")
+    return _framed(words, f'{"".join(devices)}<span class="n-chip">{account}</span>{more}')
+
+
+def visitor_strip(words: Words, more: str = "") -> str:
+    """For people who are not the owner: nothing of devices, runs or accounts."""
+    return _framed(words, more)
+
+
+def _framed(words: Words, inside: str) -> str:
     return (
         '<div class="n-top"><span class="n-mark" aria-hidden="true"><i></i><i></i></span>'
         f'<span class="n-name">{words("app.name")}</span><span class="n-tag">{words("app.tag")}</span>'
-        f'<span class="n-strip">{"".join(devices)}<span class="n-chip">{account}</span>{_languages(words)}</span></div>'
+        f'<span class="n-strip">{inside}{_languages(words)}</span></div>'
     )
 
 

@@ -19,8 +19,11 @@ from typing import Any
 
 import psutil
 
+from assets.errors import UserError
 from assets.files import Workspace, end_line, read_json
 from assets.leases import Lease, acquire, holder
+from finetune import outcome, remedy, shortfall
+from finetune.budget import deadline
 from finetune.jobs import ROOT, Job, Jobs, identity
 from finetune.plan import LaunchPlan
 from finetune.progress import phase_of
@@ -40,12 +43,19 @@ def main(workspace: Workspace, job_id: str) -> None:
     if lease is None:
         jobs.change(job_id, state="stopped" if jobs.stopping(job_id) else "queued", supervisor=None)
         return
-    jobs.change(job_id, state="running", started=job.started or time.time())
+    until = _deadline(jobs, job)
+    if until is not None and until <= time.time():
+        lease.release()
+        jobs.change(job_id, **_too_late(until))
+        jobs.start_next()
+        return
+    jobs.change(job_id, state="running", started=job.started or time.time(), deadline=until)
     signal.signal(signal.SIGTERM, lambda *_: (folder / "stop").write_text("shutdown", encoding="utf-8"))
     oom_before = _oom_kills()
-    code = _run(folder, plan, lease)
+    code = _run(folder, plan, lease, until)
     lease.release()
-    jobs.change(job_id, **_ended(folder, code, _oom_kills() > oom_before))
+    ended = _ended(folder, code, _oom_kills() > oom_before)
+    jobs.change(job_id, **remedy.after_the_end(jobs, job_id, ended))
     _wait_until_free(workspace, plan)
     jobs.start_next()
 
@@ -66,16 +76,35 @@ def _wait_until_free(workspace: Workspace, plan: LaunchPlan) -> None:
         time.sleep(POLL)
 
 
-def _run(folder: Path, plan: LaunchPlan, lease: Lease) -> int:
+def _deadline(jobs: Jobs, job: Job) -> float | None:
+    """By when this run has to end; a budget in minutes counts from its first start, also when it tries again by itself."""
+    if job.deadline is not None:
+        return job.deadline
+    try:
+        budget = jobs.spec(job.id).budget
+    except UserError:  # the training script says what is wrong with it
+        return None
+    return deadline(budget.minutes, budget.until, job.asked or job.created, time.time())
+
+
+def _too_late(until: float) -> dict[str, Any]:
+    clock = time.strftime("%H:%M", time.localtime(until))
+    error = {"key": "train.time.too_late", "values": {"clock": clock}}
+    return {"state": "stopped", "ended": time.time(), "supervisor": None, "error": error}
+
+
+def _run(folder: Path, plan: LaunchPlan, lease: Lease, until: float | None = None) -> int:
     """Start the ranks, wait for them, leave nothing behind. The exit code, negative for a signal."""
     for old in folder.glob("error*.json"):
         old.unlink()
+    shortfall.forget(folder)
     for name in ("metrics.jsonl", "samples.jsonl"):
         end_line(folder / name)
     own = {
         "NARANHI_JOB": folder.name,
         "NARANHI_HOME": str(folder.parent.parent),
         "NARANHI_SUPERVISOR": str(os.getpid()),
+        **({"NARANHI_DEADLINE": str(until)} if until is not None else {}),
     }
     env = {**os.environ, **plan.env, **own, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     with (folder / "train.log").open("ab") as log:
@@ -132,7 +161,7 @@ def _ended(folder: Path, code: int, out_of_memory: bool) -> dict[str, Any]:
         code == 0 and record is not None and record.get("stopped")
     ):  # launchers know no exit code but 0 and 1
         return fields | {"state": "stopped", "error": _went_back(folder)}
-    if code == 0 and record is not None and (folder / "adapter" / "adapter_model.safetensors").exists():
+    if code == 0 and record is not None and outcome.made(folder) is not None:
         return fields | {"state": "finished"}
     return fields | {"state": "failed", "error": _reason(folder, code, out_of_memory)}
 

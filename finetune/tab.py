@@ -19,7 +19,22 @@ from assets.errors import UserError
 from assets.files import lock
 from assets.words import Words
 from finetune import data as reading
-from finetune import preview, tab_form, tab_hub, tab_plan, tab_preference, tab_runs, tab_share, tab_side, views
+from finetune import (
+    methods,
+    preview,
+    tab_data,
+    tab_elsewhere,
+    tab_elsewhere_events,
+    tab_form,
+    tab_hub,
+    tab_merge,
+    tab_plan,
+    tab_preference,
+    tab_runs,
+    tab_share,
+    tab_side,
+    views,
+)
 from finetune import start as starting
 from finetune.services import TrainServices
 
@@ -50,6 +65,8 @@ class _Plan:
     command: Any
     preview: Any
     request: Any
+    here: Any
+    elsewhere: tab_elsewhere.Panel
 
 
 def build(words: Words, services: TrainServices) -> TrainTab:
@@ -58,13 +75,16 @@ def build(words: Words, services: TrainServices) -> TrainTab:
     with runs.card:
         side = tab_side.build(words, services.jobs)
         tab_share.build(words, services, runs.picked)
+        tab_merge.build(words, services, runs.picked)
+        tab_elsewhere_events.card(words, services, runs.picked, runs.head)
     with gr.Accordion(words("train.new"), open=True, elem_id="train-new") as fold:
         form = tab_form.build(words)
         parts = _outcome(words)
         with gr.Accordion(words("train.hub"), open=False, elem_classes="n-card"):
             tab_hub.build(words, services.owner)
-    tab_runs.wire(runs, services.jobs, words, services.owner)
+    tab_runs.wire(runs, services.jobs, words, services.owner, services.elsewhere.runners)
     _wire_form(form, parts, runs, fold, words, services)
+    _wire_elsewhere(form, parts, runs, fold, words, services)
     return TrainTab(runs.picked, runs.compare, side, runs.parent, tab_preference.wire(form, fold, words, services))
 
 
@@ -73,10 +93,15 @@ def _outcome(words: Words) -> _Plan:
         gr.HTML(tab_form.title(4, words("train.preview")))
         shown = gr.HTML(elem_id="train-preview")
     with gr.Column(elem_classes="n-card"):
-        line = gr.HTML(elem_id="train-plan")
-        first = gr.HTML()
-        shrink = gr.Button(words("train.shrink"), variant="primary", size="lg", visible=False, elem_id="train-shrink")
-        start = gr.Button(words("train.start.first"), variant="primary", size="lg", elem_id="train-start")
+        where = tab_elsewhere.choice(words)
+        with gr.Column() as here:
+            line = gr.HTML(elem_id="train-plan")
+            first = gr.HTML()
+            shrink = gr.Button(
+                words("train.shrink"), variant="primary", size="lg", visible=False, elem_id="train-shrink"
+            )
+            start = gr.Button(words("train.start.first"), variant="primary", size="lg", elem_id="train-start")
+        elsewhere = tab_elsewhere.build(words, where)
         with gr.Accordion(words("train.memory"), open=False, elem_classes="n-plain"):
             bar = gr.HTML(elem_id="train-bar")
         with gr.Accordion(words("train.yaml"), open=False, elem_classes="n-plain"):
@@ -93,7 +118,7 @@ def _outcome(words: Words) -> _Plan:
                 wrap_lines=True,
                 elem_id="train-command",
             )
-    return _Plan(line, first, start, shrink, bar, yaml, command, shown, gr.State(""))
+    return _Plan(line, first, start, shrink, bar, yaml, command, shown, gr.State(""), here, elsewhere)
 
 
 def _wire_form(
@@ -143,6 +168,7 @@ def _wire_form(
         **HIDDEN,
     )
     names_of_shrink = ["method", "rank", "alpha", "micro_batch", "accumulation", "max_length", "checkpointing"]
+    names_of_shrink += ["placement", "gpus"]
     parts.shrink.click(
         lambda **v: tab_plan.shrunk(v, names_of_shrink, words, services),
         inputs_kwargs=inputs,
@@ -169,6 +195,21 @@ def _wire_form(
         api_visibility="private",
     ).then(lambda p, s: tab_runs.refresh(services.jobs, p, {}, words), [runs.picked, runs.seen], runs.shown(), **HIDDEN)
     _on_load(inputs, planned, parts, runs, fold, words, services)
+
+
+def _wire_elsewhere(
+    form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, fold: Any, words: Words, services: TrainServices
+) -> None:
+    def show(job_id: str, folds: bool) -> list[Any]:
+        if not job_id:
+            return [gr.skip()] * (tab_runs.SHOWN + 1)
+        fold_update = gr.update(open=False) if folds else gr.skip()
+        return [*tab_runs.refresh(services.jobs, job_id, {}, words), fold_update]
+
+    def shown(event: Any, job: Any, folds: bool) -> None:
+        event.then(lambda job_id: show(job_id, folds), job, [*runs.shown(), fold], **HIDDEN)
+
+    tab_elsewhere_events.wire(parts.elsewhere, parts.here, form.inputs(), words, services, shown)
 
 
 def _on_load(
@@ -203,7 +244,7 @@ def _store(path: str | None, request: gr.Request, words: Words, services: TrainS
         mapping = reading.guess(reading.read_file(services.workspace.uploads / name))
     except UserError as error:
         return ["", None, "", views.error(words.error(error))]
-    return [name, mapping.shape, tab_form.write_columns(mapping.columns), gr.skip()]
+    return [name, mapping.shape, tab_data.write_columns(mapping.columns), gr.skip()]
 
 
 def keep_upload(path: Path, services: TrainServices) -> str:
@@ -230,6 +271,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
     starting.check(services.workspace, spec, reading.chat.template_hash)
     folder = services.jobs.new_folder()
     made, _ = tab_plan.make(spec, services, folder)
+    methods.check_room(spec, made)
     job = services.jobs.create(spec, made, folder, token)
     gr.Info(words("train.queued" if job.state == "queued" else "train.started"))
     log.info("run %s %s", job.id, asdict(spec.model))

@@ -1,25 +1,23 @@
 """The form for a new run, and the one place where it becomes a TrainSpec.
 
-Covers: components by field name, presets, ``to_spec``. Does not cover: what happens on a click (tab.py) or runs that
-exist (tab_runs.py).
+Covers: components by field name, presets, ``to_spec``. Does not cover: the choice of data (tab_data.py), what happens on a
+click (tab.py) or runs that exist (tab_runs.py).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
 
-from assets.catalog import STARTER, datasets, find_model, models, read_dialogues
+from assets.catalog import STARTER, find_model, models
 from assets.words import Words
 from finetune import spec as specs
-from finetune.data import FIELDS, SUFFIXES
+from finetune import tab_budget, tab_data
 
-BUILTIN = {"emotion": "naranhi/emotion-ko", "science": "naranhi/science-ko"}
-PRESETS = ("quick", "balanced", "high_rank", "preference")
+PRESETS = ("quick", "balanced", "high_rank", "preference", "large")
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class Form:
     dropout: Any
     targets: Any
     rslora: Any
+    dora: Any
     learning_rate: Any
     scheduler: Any
     warmup: Any
@@ -71,11 +70,19 @@ class Form:
     samples: Any
     sample_tokens: Any
     keep: Any
+    best: Any
+    patience: Any
     heldout: Any
     placement: Any
     gpus: Any
     precision: Any
     offload: Any
+    limit: Any
+    minutes: Any
+    until: Any
+    zone: Any
+    smaller: Any
+    tries: Any
 
     def inputs(self) -> dict[str, Any]:
         """What ``to_spec`` reads; ``upload`` is the name under which the page stored what ``file`` brought."""
@@ -94,7 +101,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "undesirable_weight",
         "max_prompt",
     ),
-    "lora": ("method", "rank", "alpha", "dropout", "targets", "rslora"),
+    "lora": ("method", "rank", "alpha", "dropout", "targets", "rslora", "dora"),
     "schedule": (
         "learning_rate",
         "scheduler",
@@ -110,13 +117,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "packing",
         "checkpointing",
     ),
-    "watch": ("every", "examples", "samples", "sample_tokens", "keep", "heldout"),
+    "watch": ("every", "examples", "samples", "sample_tokens", "keep", "best", "patience", "heldout"),
     "hardware": ("placement", "gpus", "precision", "offload"),
 }
 CHOICES: dict[str, list[str]] = {
     "objective": list(get_args(specs.Objective)),
     "loss": list(get_args(specs.Loss)),
-    "method": ["qlora", "lora"],
+    "method": list(get_args(specs.Method)),
     "scheduler": ["cosine", "linear", "constant"],
     "placement": ["auto", "single", "ddp", "fsdp"],
     "precision": ["auto", "bfloat16", "float16", "float32"],
@@ -142,7 +149,7 @@ def build(words: Words) -> Form:
             parts["model"].change(lambda m: model_note(m, words), parts["model"], about, api_visibility="private")
         with gr.Column(scale=2, min_width=320, elem_classes="n-card"):
             gr.HTML(title(2, words("train.data")))
-            parts |= _data(words)
+            parts |= tab_data.build(words)
     with gr.Column(elem_classes="n-card"):
         gr.HTML(title(3, words("train.preset")))
         parts["preset"] = gr.Radio(
@@ -154,6 +161,7 @@ def build(words: Words) -> Form:
             elem_id="train-preset",
             container=False,
         )
+        parts |= tab_budget.build(words)
         parts |= _advanced(words)
     return Form(**parts)
 
@@ -174,68 +182,6 @@ def model_note(model_id: str, words: Words) -> str:
         return ""
     notes = "".join(f'<p class="n-sub">{words(key)}</p>' for key in (card.about, *card.notes) if key in words)
     return notes
-
-
-def _data(words: Words) -> dict[str, Any]:
-    counts = {d.id: len(read_dialogues(d.file)) for d in datasets() if d.kind == "builtin" and d.file}
-    labels = [(words("train.data." + key, count=counts[i]), key) for key, i in BUILTIN.items()]
-    labels += [(words("train.data." + key), key) for key in ("file", "hub", "preferences")]
-    parts: dict[str, Any] = {}
-    parts["source"] = gr.Radio(
-        labels,
-        value="emotion",
-        show_label=False,
-        label=words("train.data"),
-        elem_classes="n-pick",
-        elem_id="train-data",
-        container=False,
-    )
-    with gr.Group(visible=False, elem_classes="n-plain") as mine:
-        parts["upload"] = gr.State("")
-        parts["file"] = gr.File(
-            label=words("train.data.upload"),
-            file_types=sorted(SUFFIXES),
-            type="filepath",
-            height=120,
-            elem_id="train-upload",
-        )
-    with gr.Row(visible=False) as hub:
-        presets = [d.id for d in datasets() if d.kind == "hub"]
-        parts["hub_id"] = gr.Dropdown(
-            presets, value=presets[0], allow_custom_value=True, label=words("train.data.hub_id"), scale=3
-        )
-        parts["hub_split"] = gr.Textbox("train", label=words("train.data.split"), scale=1, min_width=110)
-    with gr.Row(visible=False) as voted:
-        parts["pairs"] = gr.Dropdown(
-            [], label=words("train.data.pairs"), info=words("train.data.pairs.info"), elem_id="train-pairs"
-        )
-    with gr.Row(visible=False) as mapping:
-        parts["shape"] = gr.Dropdown(
-            [(words("data.shape." + s), s) for s in FIELDS],
-            value=None,
-            label=words("train.data.shape"),
-            min_width=160,
-            elem_id="train-shape",
-        )
-        parts["columns"] = gr.Textbox(
-            label=words("train.data.columns"), info=words("train.data.columns.info"), scale=2, elem_id="train-columns"
-        )
-    parts["source"].change(
-        lambda kind: [
-            gr.update(visible=kind == "file"),
-            gr.update(visible=kind == "hub"),
-            gr.update(visible=kind in ("file", "hub")),
-            gr.update(visible=kind == "preferences"),
-        ],
-        parts["source"],
-        [mine, hub, mapping, voted],
-        api_visibility="private",
-        show_progress="hidden",
-    )
-    parts["system"] = gr.Textbox(
-        label=words("train.system"), info=words("train.system.info"), lines=1, max_lines=4, elem_id="train-system"
-    )
-    return parts
 
 
 def _advanced(words: Words) -> dict[str, Any]:
@@ -261,7 +207,8 @@ def _field(name: str, value: Any, words: Words) -> Any:
             [], value=value, label=label, min_width=220, allow_custom_value=True, elem_id="train-start-from"
         )
     if name in CHOICES:
-        return gr.Dropdown(CHOICES[name], value=value, label=label, min_width=150, elem_id=f"train-{name}")
+        named = [(words(f"train.{name}.{one}"), one) for one in CHOICES[name]] if name == "method" else CHOICES[name]
+        return gr.Dropdown(named, value=value, label=label, min_width=150, elem_id=f"train-{name}")
     if isinstance(value, bool):
         return gr.Checkbox(value, label=label, min_width=150, elem_id=f"train-{name}")
     if isinstance(value, str) or name == "learning_rate":
@@ -287,36 +234,9 @@ def preset_values(name: str) -> dict[str, Any]:
     return flat(spec)
 
 
-def data_of(values: dict[str, Any]) -> specs.DataSpec:
-    """The data part of the form."""
-    source = values["source"]
-    shape = values["shape"] if source in ("file", "hub") else None
-    common: dict[str, Any] = {"heldout": float(values["heldout"] or 0), "system": (values["system"] or "").strip()}
-    if shape:
-        common |= {"shape": shape, "columns": read_columns(values["columns"] or "")}
-    if source in BUILTIN:
-        return specs.DataSpec(BUILTIN[source], "builtin", **common)
-    if source == "preferences":
-        return specs.DataSpec(values["pairs"] or "", "preferences", **common)
-    if source == "hub":
-        return specs.DataSpec((values["hub_id"] or "").strip(), "hub", split=values["hub_split"] or "train", **common)
-    return specs.DataSpec(values["upload"], "file", **common)
-
-
-def read_columns(text: str) -> dict[str, str]:
-    """ "question=Q, answer=A" as a dict; a column's own name may hold commas, only "field=" begins a new pair."""
-    starts = list(re.finditer(r"(?:^|,)\s*([a-z]+\d*)\s*=", text))
-    ends = [m.start() for m in starts[1:]] + [len(text)] * bool(starts)
-    return {m[1]: text[m.end() : end].strip() for m, end in zip(starts, ends, strict=True)}
-
-
-def write_columns(columns: dict[str, str]) -> str:
-    return ", ".join(f"{field}={column}" for field, column in columns.items())
-
-
 def to_spec(values: dict[str, Any]) -> specs.TrainSpec:
     """The form as a spec. UserError for the first value that will not do."""
-    data = data_of(values)
+    data = tab_data.data_of(values)
     model = (values["model"] or "").strip()
     spec: dict[str, Any] = {
         "model": {"id": model},
@@ -325,6 +245,7 @@ def to_spec(values: dict[str, Any]) -> specs.TrainSpec:
         "method": values["method"],
         "objective": values["objective"],
         "start": (values["start"] or "").strip(),
+        **tab_budget.parts_of(values),
     }
     kinds = {
         "preference": specs.PreferenceSpec,

@@ -5,18 +5,17 @@ Covers: updates for the components below the form. Does not cover: the form itse
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from assets.catalog import find_model
 from assets.errors import UserError
-from assets.hub import locate
 from assets.leases import holder
 from assets.words import Words, duration
-from finetune import forecast, gpu, plan, preference_data, preview, tab_form, views
+from finetune import gpu, methods, outlook, plan, preview, shapes, tab_form, views, views_memory, views_time
 from finetune import shrink as shrinking
 from finetune import start as starting
 from finetune.memory import Shape
@@ -28,16 +27,14 @@ EXAMPLE = Path("workspace/jobs/my-run")
 
 def shape_of(spec: TrainSpec, services: TrainServices) -> Shape:
     """From the model's config if it is at hand, else from the catalogue. UserError when neither knows it."""
-    card = find_model(spec.model.id)
-    if card is not None:
-        return Shape(**card.shape)
-    files = locate(services.workspace, spec.model.id, spec.model.revision, weights=False)
-    return Shape.from_config(files.config)
+    return shapes.shape_of(services.workspace, spec.model)
 
 
 def make(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[plan.LaunchPlan, gpu.Machine]:
     machine = gpu.read(services.workspace.root)
-    return plan.make(spec, machine, shape_of(spec, services), folder), machine
+    shape = shape_of(spec, services)
+    methods.check(spec, shape)
+    return plan.make(spec, machine, shape, folder), machine
 
 
 def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
@@ -47,11 +44,11 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
         starting.check(services.workspace, spec)
         made, machine = make(spec, services, EXAMPLE)
         shown = plan.shown(made)
-        span = _forecast(spec, made, machine.cores, services)
+        look = outlook.look(spec, made, shape_of(spec, services), machine, services, time.time())
     except UserError as error:
         off = [gr.update(interactive=False), gr.update(visible=False)]
         return [views.error(words.error(error)), "", *off, "", gr.skip(), gr.skip()]
-    line = views.plan_line(made, span, words)
+    line = views.plan_line(made, look.span, words) + views_time.lines(look, values["zone"], words)
     taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
     if taken is not None:
         mine = taken.get("kind") == "engine"
@@ -64,10 +61,10 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
     ran_before = bool(services.jobs.list())
     text = words("train.queue") if taken is not None else words("train.start" if ran_before else "train.start.first")
     start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
-    bar = views.memory_bar(made, words)
+    bar = views_memory.bars(made, words)
     return [
         line,
-        "" if ran_before else _first(span, words),
+        "" if ran_before else _first(look.span, words),
         start,
         gr.update(visible=bool(remedy)),
         bar,
@@ -79,7 +76,11 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
 def _remedy(spec: TrainSpec, machine: gpu.Machine, services: TrainServices) -> dict[str, Any] | None:
     """What to change so that it fits; the machine and the model's shape are read once for all that is tried."""
     shape = shape_of(spec, services)
-    return shrinking.shrink(spec, lambda s: plan.make(s, machine, shape, EXAMPLE).fit != "too_big")
+
+    def fits(changed: TrainSpec) -> bool:
+        return plan.make(changed, machine, shape, EXAMPLE).fit != "too_big"
+
+    return shrinking.elsewhere(spec, fits) or shrinking.shrink(spec, fits)
 
 
 def shrunk(values: dict[str, Any], names: list[str], words: Words, services: TrainServices) -> list[Any]:
@@ -92,18 +93,6 @@ def _first(span: tuple[float, float] | None, words: Words) -> str:
         words("train.time.unknown") if span is None else words("train.time.about", time=duration(words, sum(span) / 2))
     )
     return f'<p class="n-sub">{words("train.first.sub", minutes=minutes)}</p>'
-
-
-def _forecast(
-    spec: TrainSpec, made: plan.LaunchPlan, cores: int, services: TrainServices
-) -> tuple[float, float] | None:
-    rate = forecast.speed(services.jobs, spec, made, cores)
-    if rate is None:
-        return None
-    reading = services.readings.get(spec)
-    mean = reading.counts.tokens / max(1, len(reading.counts.lengths))
-    rows = preference_data.rows_of(spec, reading.source.train)
-    return forecast.seconds(spec, rows, mean, rate, made.processes)
 
 
 def show_preview(values: dict[str, Any], words: Words, services: TrainServices) -> Iterator[str]:

@@ -16,12 +16,14 @@ import gradio as gr
 
 from assets.errors import UserError
 from assets.words import Words, size
-from finetune import views
+from finetune import elsewhere_view, remedy, verdict_record, views, views_loss
 from finetune.jobs import Job, Jobs
+from finetune.outcome import made
 from finetune.progress import read, tail
+from finetune.runner import Runners
 
 INTERVAL = 1.5
-SHOWN = 16  # components of Runs.shown
+SHOWN = 17  # components of Runs.shown
 RECENT = 6
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -41,6 +43,7 @@ class Runs:
     record: Any
     stop: Any
     resume: Any
+    smaller: Any
     compare: Any
     parent: Any
     again: Any
@@ -64,6 +67,7 @@ class Runs:
             self.record,
             self.stop,
             self.resume,
+            self.smaller,
             self.compare,
             self.parent,
             self.again,
@@ -100,6 +104,9 @@ def build(words: Words) -> Runs:
                     parent = gr.Button(
                         words("train.compare.parent"), visible=False, elem_id="train-compare-parent", min_width=150
                     )
+                    smaller = gr.Button(
+                        words("remedy.go"), variant="primary", visible=False, elem_id="train-smaller-go", min_width=150
+                    )
                     resume = gr.Button(
                         words("train.resume"), variant="primary", visible=False, elem_id="train-resume", min_width=150
                     )
@@ -126,6 +133,7 @@ def build(words: Words) -> Runs:
         record,
         stop,
         resume,
+        smaller,
         compare,
         parent,
         again,
@@ -142,6 +150,7 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words, 
     if any(job.state == "queued" for job in listed):  # the comparison may have freed its device, and it starts no job
         jobs.start_next()
     ids = [job.id for job in listed]
+    asked = picked
     if picked not in ids:
         picked = next((job.id for job in listed if job.active), ids[0] if ids else None)
     look = _digest((whole, _look(jobs, listed, picked)))
@@ -163,7 +172,9 @@ def refresh(jobs: Jobs, picked: str | None, seen: dict[str, str], words: Words, 
     changed = {key for key in values if seen.get(key) != marks[key]}
     out: list[Any] = [{**marks, "look": look}]
     out.append(gr.update(visible=bool(ids)) if "card" in changed else gr.skip())
-    out.append(gr.update(choices=choices, value=picked) if "picked" in changed else gr.skip())
+    # A tick that began before another run was chosen must not choose the old one again when it ends.
+    value = {"value": picked} if not seen or picked != asked else {}
+    out.append(gr.update(choices=choices, **value) if "picked" in changed else gr.skip())
     out.append(gr.update(**older) if "older" in changed else gr.skip())
     out += [values[key] if key in changed else gr.skip() for key in texts]
     buttons = values["buttons"]
@@ -195,7 +206,7 @@ def _look(jobs: Jobs, listed: list[Job], picked: str | None) -> str:
     """What a refresh depends on, without reading the files: states, and size and time of the shown run's files."""
     files: list[tuple[str, int, int]] = []
     if picked is not None:
-        for name in ("metrics.jsonl", "samples.jsonl", "train.log", "stop", "run.json"):
+        for name in ("metrics.jsonl", "samples.jsonl", "train.log", "stop", "run.json", "remote.json", "job.log"):
             path = jobs.folder(picked) / name
             if path.exists():
                 found = path.stat()
@@ -207,11 +218,13 @@ def _texts(jobs: Jobs, job: Job, words: Words) -> dict[str, str]:
     folder = jobs.folder(job.id)
     progress = read(folder)
     return {
-        "head": views.head(job, progress, jobs.stopping(job.id), words),
-        "loss": views.loss_chart(progress, words),
+        "head": views.head(job, progress, jobs.stopping(job.id), words)
+        + elsewhere_view.place(job, folder, words)
+        + verdict_record.show(folder, words),
+        "loss": views_loss.show(progress, words),
         "more": views.more_charts(progress, words),
         "samples": views.samples(progress, words),
-        "log": views.log(tail(folder / "train.log"), words),
+        "log": views.log(tail(folder / "train.log") or tail(folder / "job.log"), words),
         "record": f'<p class="n-sub">{words("train.record", folder=f"jobs/{job.id}", size=size(_disk(folder)))}</p>',
     }
 
@@ -221,14 +234,16 @@ def _disk(folder: Path) -> int:
 
 
 def _buttons(jobs: Jobs, job: Job | None) -> list[dict[str, Any]]:
-    """stop, resume, compare, compare with the parent, again, delete: only what makes sense now."""
+    """stop, resume, resume smaller, compare, compare with the parent, again, delete: only what makes sense now."""
     if job is None:
-        return [{"visible": False}] * 6
-    adapter = (jobs.folder(job.id) / "adapter").exists()
+        return [{"visible": False}] * 7
+    adapter = made(jobs.folder(job.id)) is not None
     ended = not job.active
+    smaller = ended and job.memory is not None and job.memory["remedy"] is not None
     return [
         {"visible": job.active, "interactive": not jobs.stopping(job.id)},
-        {"visible": job.state in ("stopped", "failed")},
+        {"visible": job.state in ("stopped", "failed"), "variant": "secondary" if smaller else "primary"},
+        {"visible": smaller},
         {"visible": ended and adapter, "variant": "primary" if job.state == "finished" else "secondary"},
         {"visible": ended and adapter and bool(job.facts.get("start"))},
         {"visible": ended},
@@ -236,7 +251,7 @@ def _buttons(jobs: Jobs, job: Job | None) -> list[dict[str, Any]]:
     ]
 
 
-def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
+def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any, runners: Runners) -> None:
     """Refreshing and the buttons of one run. Every handler checks who asks."""
 
     def show(picked: str | None, seen: dict[str, str], whole: bool) -> list[Any]:
@@ -259,7 +274,7 @@ def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
         if not owner(request):
             raise gr.Error(words("app.owner_only"), print_exception=False)
         try:
-            job_id = jobs.again(picked, token).id
+            job_id = runners.again(picked, token).id
         except UserError as error:
             gr.Warning(words.error(error))
             job_id = picked
@@ -269,8 +284,9 @@ def wire(runs: Runs, jobs: Jobs, words: Words, owner: Any) -> None:
     runs.timer.tick(show, inputs, outputs, concurrency_limit=8, **HIDDEN)
     runs.older.input(show, inputs, outputs, **HIDDEN)
     runs.picked.input(show, inputs, outputs, **HIDDEN)
-    runs.stop.click(act(jobs.stop), inputs, outputs, **HIDDEN)
-    runs.resume.click(act(jobs.resume), inputs, outputs, **HIDDEN)
+    runs.stop.click(act(runners.stop), inputs, outputs, **HIDDEN)
+    runs.resume.click(act(runners.resume), inputs, outputs, **HIDDEN)
+    runs.smaller.click(act(lambda picked: remedy.go_on(jobs, picked)), inputs, outputs, trigger_mode="once", **HIDDEN)
     gr.context.Context.root_block.load(lambda: secrets.token_hex(8), None, runs.request, **HIDDEN)
     runs.again.click(again, [*inputs, runs.request], [runs.request, *outputs], trigger_mode="once", **HIDDEN)
     runs.delete.click(act(jobs.delete), inputs, outputs, js=_confirm(words("train.delete.sure")), **HIDDEN)

@@ -14,6 +14,7 @@ import gradio as gr
 from assets.words import Words
 from finetune import side, views
 from finetune.jobs import Jobs
+from finetune.outcome import made
 
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -70,6 +71,4 @@ def _wire(parts: Side, jobs: Jobs, words: Words) -> None:
 
 def ready(jobs: Jobs, found: list[side.Run]) -> bool:
     """Whether the blind comparison can take them: two that have ended with an adapter."""
-    return len(found) == 2 and all(
-        not run.job.active and (jobs.folder(run.job.id) / "adapter").exists() for run in found
-    )
+    return len(found) == 2 and all(not run.job.active and made(jobs.folder(run.job.id)) is not None for run in found)

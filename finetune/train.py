@@ -1,8 +1,8 @@
 """The script that a training job runs; it runs by hand with the same YAML.
 
-Covers: fine-tuning of a LoRA or QLoRA adapter, plainly or from preferences (DPO, KTO), in one process or under
-``accelerate launch``, resuming by itself from the last whole checkpoint in its folder. Does not cover: starting it
-(supervise.py) or choosing hardware (plan.py).
+Covers: fine-tuning of an adapter (LoRA, QLoRA, DoRA) plainly or from preferences (DPO, KTO), or of a whole small model, in
+one process or under ``accelerate launch``, resuming by itself from the last whole checkpoint in its folder. Does not
+cover: starting it (supervise.py) or choosing hardware (plan.py).
 
     python -m finetune.train --spec my-run.yaml --out workspace/jobs/my-run
 
@@ -26,14 +26,15 @@ from assets.errors import UserError
 from assets.files import Workspace, read_json, write_json
 from assets.hub import ModelFiles, locate
 from assets.leases import join
+from assets.priority import step_back
 from assets.quantised import find_copy, source_of
-from finetune import preference_data, sources
+from finetune import needs, outcome, preference_data, sources
 from finetune import start as starting
 from finetune.data import Example
+from finetune.shortfall import out_of_memory
 from finetune.spec import TrainSpec, from_yaml
 
 STOPPED = 3
-NICE = 5  # on a CPU the page goes first
 RANK_LOST_KEY = "train.rank_lost"
 RANK_LOST = (
     "closed by peer",
@@ -59,9 +60,19 @@ GPU_LOST = (
 
 def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     """Train and save; the exit code. UserError and the libraries' errors pass through."""
+    from finetune.train_memory import Marks
+
+    with Marks(folder) as marks:
+        return _run(spec, folder, workspace, marks)
+
+
+def _run(spec: TrainSpec, folder: Path, workspace: Workspace, marks: Any) -> int:
     from finetune import train_ranks as ranks
     from finetune import train_resume as resuming
+    from finetune import train_time
     from finetune.train_back import go_back
+    from finetune.train_best import Best
+    from finetune.train_forget import Forgetting
     from finetune.train_record import describe
     from finetune.train_samples import Samples
     from finetune.train_watch import Report, Watch, peaks
@@ -71,39 +82,76 @@ def run(spec: TrainSpec, folder: Path, workspace: Workspace) -> int:
     report = Report(folder, ranks.rank() == 0)
     report.phase("start")
     report.phase("download")
-    files = locate(workspace, spec.model.id, spec.model.revision)
+    files = _fetch(spec, workspace, report)
     chat = ChatFormat.from_folder(files.folder, spec.model.template)
     source = sources.load(workspace, spec.data)
     start = starting.check(workspace, spec, chat.template_hash)
     origin = resuming.origin(spec, source_of(files), source.sha256, chat.template_hash)
     origin["same"] |= preference_data.identity(spec, start)
     spec, checkpoint = resuming.go_on(spec, folder, origin, report)
+    spec = train_time.as_before(spec, checkpoint)
     rows = _rows(spec, source, chat, report)
+    if spec.watch.keeps_best and not rows["heldout"]:
+        raise UserError("train.best_needs_heldout")
     base = _base(spec, files, workspace, report)
     report.phase("load")
     trainer = build_trainer(spec, base, folder, rows, chat, report, start.folder if start else None)
+    marks.attach(trainer)
     loaded = peaks().get("host_share")
     resuming.check_ranks(origin, checkpoint)
     samples = Samples(sample_prompts(spec, source.domain), chat, spec, report)
     watch = Watch(folder, report, samples, spec.watch.keep, origin, trainer.args.fp16)
-    trainer.add_callback(watch)
+    best, forgetting = Best(folder, spec.watch, watch, report), Forgetting(spec, source.domain, chat, report)
+    for callback in (best, forgetting, watch):
+        trainer.add_callback(callback)
+    timed = _keep_time(trainer, spec, watch, report)
     began = time.time()
     loss, trouble = _train(trainer, checkpoint)
     report.phase("save")
     back = go_back(folder, trouble, spec.schedule.learning_rate, report) if trouble else None
+    kept = None
     if trouble is None and (watch.moved or not watch.stopped):
-        trainer.save_model(str(folder / "adapter"))
+        kept = best.restore(trainer)
+        trainer.save_model(str(folder / outcome.name_of(spec)))
+        if not watch.stopped:
+            forgetting.measure(trainer.model, trainer.args, kept["step"])
     record = describe(spec, files, chat, source, began, folder)
     record["metrics"] = {"train_loss": loss, "steps": trainer.state.global_step, "eval_loss": watch.best}
     record |= preference_data.record(workspace, spec, start)
     record["stopped"] = watch.stopped or back is not None
     record["went_back"] = back
+    record["time_limit"] = (
+        timed.ended(trainer.state.global_step) if timed and not trouble and best.early is None else None
+    )
+    record["kept"] = kept
     record["canary"] = trainer.canary.record()
     record["ranks"] = ranks.gathered({**peaks(), "host_share_loaded": loaded})
     if ranks.rank() == 0:
         _write(record, folder)
     ranks.leave()
     return STOPPED if record["stopped"] else 0
+
+
+def _fetch(spec: TrainSpec, workspace: Workspace, report: Any) -> ModelFiles:
+    """The model's files; how long they took to come is told, for the forecasts of later runs."""
+    here, began = needs.at_hand(spec.model), time.monotonic()
+    files = locate(workspace, spec.model.id, spec.model.revision)
+    if not here:
+        size = sum(file.stat().st_size for file in files.folder.glob("*.safetensors"))
+        report.write("facts", downloaded=size, download_seconds=time.monotonic() - began)
+    return files
+
+
+def _keep_time(trainer: Any, spec: TrainSpec, watch: Any, report: Any) -> Any:
+    """Let the run end by its deadline; None without one."""
+    from finetune.train_time import InTime, deadline_of
+
+    until = deadline_of(spec)
+    if until is None:
+        return None
+    timed = InTime(until, spec, watch, report)
+    trainer.add_callback(timed)
+    return timed
 
 
 def _train(trainer: Any, checkpoint: Path | None) -> tuple[float | None, Any]:
@@ -128,7 +176,7 @@ def _begin(spec: TrainSpec) -> None:
     if "NARANHI_SUPERVISOR" in os.environ:
         watch_parents()
         if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-            os.nice(NICE)
+            step_back()
     if os.environ.get("CUDA_VISIBLE_DEVICES") and not torch.cuda.is_available() and "NARANHI_JOB" in os.environ:
         raise UserError("train.gpu_lost")
     logging.disable_progress_bar()
@@ -166,8 +214,8 @@ def _base(spec: TrainSpec, files: ModelFiles, workspace: Workspace, report: Any)
 
 def _write(record: dict[str, Any], folder: Path) -> None:
     write_json(folder / "run.json", record)
-    if (folder / "adapter").exists():
-        write_json(folder / "adapter" / "run.json", record)
+    if (made := outcome.made(folder)) is not None:
+        write_json(made / "run.json", record)
 
 
 def encode(examples: list[Example], chat: ChatFormat, spec: TrainSpec) -> list[dict[str, list[int]]]:
@@ -197,7 +245,7 @@ def build_trainer(
     report: Any,
     start: Path | None = None,
 ) -> Any:
-    """The model in 4 bits with a fresh adapter, or the one in the folder ``start``, inside TRL's trainer."""
+    """The model with a fresh adapter, with the one in the folder ``start``, or to be trained whole, in TRL's trainer."""
     from finetune.train_trainer import build
 
     return build(spec, base, folder, rows, chat, report, start)
@@ -216,7 +264,7 @@ def explain(error: BaseException) -> dict[str, Any]:
     if isinstance(error, UserError):
         return {"key": error.key, "values": error.values}
     text = f"{type(error).__name__}: {error}"
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+    if out_of_memory(error):
         return {"key": "train.out_of_memory", "values": {}}
     if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or any(word in text for word in DISK_FULL):
         return {"key": "train.disk_full", "values": {}}

@@ -1,7 +1,8 @@
 """What every trainer here does its own way, whatever the loss.
 
-Covers: checkpoints of the adapter alone that any number of ranks can go on from, precision under FSDP2, the head on the
-GPU under CPU offload. Does not cover: losses and arguments (train_trainer.py, train_preference.py).
+Covers: checkpoints of what is trained (the adapter alone, or the whole model) that any number of ranks can go on from,
+precision under FSDP2, the head on the GPU under CPU offload. Does not cover: losses and arguments (train_trainer.py,
+train_preference.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from transformers.trainer import SCHEDULER_NAME
 
 from assets.errors import UserError
-from finetune import train_resume
+from finetune import train_resume, train_whole
 from finetune.train_canary import Canary
 from finetune.train_save import save_adapter
 
@@ -33,8 +34,13 @@ class AdapterOnly:
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         target = Path(output_dir or self.args.output_dir)
-        final = not target.name.startswith("checkpoint-")
-        save_adapter(self.model, self.processing_class, target, self.args.should_save, final)
+        final, main = not target.name.startswith("checkpoint-"), self.args.should_save
+        if hasattr(self.model, "peft_config"):
+            save_adapter(self.model, self.processing_class, target, main, final)
+        elif final:
+            train_whole.save_final(self.model, self.processing_class, target, main)
+        else:
+            train_whole.save_checkpoint(self.model, self.processing_class, target, main)
         self.accelerator.wait_for_everyone()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -50,7 +56,7 @@ class AdapterOnly:
         train_resume.load_scheduler(self.lr_scheduler, self.optimizer, Path(checkpoint), self.args.learning_rate)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        train_resume.load_adapter(self.model, Path(resume_from_checkpoint))
+        train_resume.load_trained(self.model, Path(resume_from_checkpoint))
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
         """accelerate wraps the forward pass of every model but an FSDP2 one; without this the adapter would compute in

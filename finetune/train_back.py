@@ -15,8 +15,9 @@ from typing import Any
 from assets.errors import UserError
 from assets.files import write_json
 from finetune import train_ranks as ranks
+from finetune import train_whole
 from finetune.divergence import Trouble, slower
-from finetune.train_save import checkpoints, is_complete, verify_adapter
+from finetune.train_save import WEIGHTS, checkpoints, is_complete, verify_adapter
 
 NOT_OF_AN_ADAPTER = ("*.pt", "*.pth", "*.bin", "trainer_state.json", "complete.json", "origin.json")
 
@@ -46,11 +47,14 @@ def go_back(folder: Path, trouble: Trouble, rate: float, report: Any) -> dict[st
 
 
 def _offer_last_good(folder: Path, trouble: Trouble) -> int | None:
-    """The step of the newest good checkpoint, whose adapter becomes the run's, or None. Newer ones are removed."""
+    """The step of the newest good checkpoint, whose weights become the run's, or None. Newer ones are removed."""
     for checkpoint in checkpoints(folder / "checkpoints"):
         step = int(checkpoint.name.rsplit("-", 1)[-1])
         if step + 1 < trouble.since and is_complete(checkpoint) and _usable(checkpoint):
-            _offer(checkpoint, folder / "adapter")
+            if (checkpoint / WEIGHTS).exists():
+                _offer(checkpoint, folder / "adapter")
+            else:
+                train_whole.finish(checkpoint, folder / "model")
             return step
         shutil.rmtree(checkpoint)
     return None
@@ -58,7 +62,7 @@ def _offer_last_good(folder: Path, trouble: Trouble) -> int | None:
 
 def _usable(checkpoint: Path) -> bool:
     try:
-        verify_adapter(checkpoint)
+        verify_adapter(checkpoint) if (checkpoint / WEIGHTS).exists() else train_whole.verify(checkpoint)
     except UserError:
         return False
     return True

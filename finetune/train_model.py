@@ -1,23 +1,23 @@
-"""Load the base for training: in 4 bits where asked, on the right device, ready for an adapter.
+"""Load the base for training: in 4 or 8 bits where asked, on the right device, ready for an adapter or to be trained whole.
 
 Covers: dtype, quantisation, attention, the text part of multimodal checkpoints, float32-packed NF4. Does not cover:
-downloading (assets/hub.py) or the trainer (train.py).
+downloading (assets/hub.py), the adapter's shape (train_lora.py) or the trainer (train.py).
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Gemma3ForCausalLM
 
 from assets.attention import attention_for
 from assets.errors import UserError
 from assets.multimodal import TEXT_NAMES
 from assets.quantised import NF4
-from finetune.spec import LoraSpec, TrainSpec
+from finetune.spec import TrainSpec
 from finetune.train_canary import quantised_layers
 
 
@@ -31,28 +31,40 @@ def quantisation(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def load_base(folder: Path, spec: TrainSpec, precision: str, device: torch.device | str) -> Any:
-    """The base model on ``device``. UserError("train.no_float16") for architectures that overflow in float16."""
+    """The base model on ``device``: in float32 where all of it is trained, since 16 bits would lose small updates.
+
+    UserErrors: "train.no_float16" for architectures that overflow in float16, "train.already_quantised" for a checkpoint in
+    few bits with a method that wants them whole.
+    """
     config = AutoConfig.from_pretrained(folder)
     text = getattr(config, "text_config", None) or config
     if precision == "float16" and text.model_type.startswith("gemma"):
         raise UserError("train.no_float16", model=spec.model.id)
-    dtype = compute_dtype(precision)
+    quantised = getattr(config, "quantization_config", None) is not None
+    if quantised and spec.method != "qlora":
+        raise UserError("train.already_quantised", model=spec.model.id)
+    dtype = torch.float32 if spec.method == "full" else compute_dtype(precision)
     options: dict[str, Any] = {
         "dtype": dtype,
         "device_map": {"": device},
         "attn_implementation": attention_for(config, torch.device(device).type == "cuda"),
     }
-    if spec.method == "qlora" and getattr(config, "quantization_config", None) is None:
+    if spec.method == "qlora" and not quantised:
         options["quantization_config"] = quantisation(dtype)
-    model = _read(folder, config, options, spec)
+    if spec.method == "qlora8":
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_wanted)
+    model = read_model(folder, config, options, spec.model.id)
     if spec.method == "qlora":
         _prepare_quantised(model, spec, dtype)
+    if spec.method == "qlora8" and not any(p.dtype == torch.int8 for p in model.parameters()):
+        raise UserError("train.not_quantised", model=spec.model.id)
     model.config.use_cache = False
     return model
 
 
-def _read(folder: Path, config: Any, options: dict[str, Any], spec: TrainSpec) -> Any:
-    """The model with all of its weights. UserError("train.missing_weights") rather than training on random ones."""
+def read_model(folder: Path, config: Any, options: dict[str, Any], name: str) -> Any:
+    """The model with all of its weights. UserError("train.missing_weights") rather than going on with random ones."""
     kind: Any = AutoModelForCausalLM
     if config.model_type == "gemma3":  # a multimodal class, of which training wants the text model
         kind = Gemma3ForCausalLM
@@ -63,8 +75,13 @@ def _read(folder: Path, config: Any, options: dict[str, Any], spec: TrainSpec) -
     model, found = kind.from_pretrained(folder, output_loading_info=True, **options)
     missing = sorted(found["missing_keys"])
     if missing:
-        raise UserError("train.missing_weights", model=spec.model.id, count=len(missing), first=missing[0])
+        raise UserError("train.missing_weights", model=name, count=len(missing), first=missing[0])
     return model
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """bitsandbytes says at every 8-bit layer of every pass that float16 is what it multiplies in."""
+    return "will be cast from" not in record.getMessage()
 
 
 def _prepare_quantised(model: Any, spec: TrainSpec, dtype: torch.dtype) -> None:
@@ -98,23 +115,3 @@ def _repack(layer: Any) -> None:
         bnb_quantized=True,
     )
     layer.quant_state, layer.quant_storage = old.quant_state, torch.float32
-
-
-def lora_config(lora: LoraSpec, model: Any) -> LoraConfig:
-    """The adapter's configuration. UserError("train.no_targets") when a named target is not a layer of the model."""
-    targets: Any = lora.targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",") if name.strip()]
-        leaves = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        missing = [name for name in targets if name not in leaves]
-        if missing or not targets:
-            raise UserError("train.no_targets", names=", ".join(missing) or lora.targets)
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        use_rslora=lora.rslora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )

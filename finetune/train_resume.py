@@ -19,7 +19,8 @@ from assets.errors import UserError
 from assets.files import read_json
 from finetune import train_ranks as ranks
 from finetune.spec import TrainSpec
-from finetune.train_save import last_checkpoint, trained, whole
+from finetune.train_save import WEIGHTS, last_checkpoint, trained, whole
+from finetune.train_whole import WEIGHTS as WHOLE
 
 ORIGIN = "origin.json"
 OPTIMIZER = "optimizer.pt"
@@ -29,6 +30,7 @@ SCHEDULER = "scheduler.pt"
 def origin(spec: TrainSpec, revision: str, data_sha256: str, template_hash: str) -> dict[str, Any]:
     """What must be the same for a checkpoint to go on, and how its batches were made up."""
     schedule = spec.schedule
+    lora = {} if spec.method == "full" else {k: v for k, v in asdict(spec.lora).items() if k != "dora" or v}
     return {
         "version": 1,
         "same": {
@@ -42,7 +44,7 @@ def origin(spec: TrainSpec, revision: str, data_sha256: str, template_hash: str)
             "max_length": schedule.max_length,
             "packing": schedule.packing,
             "seed": schedule.seed,
-            **{f"lora.{k}": v for k, v in asdict(spec.lora).items()},
+            **{f"lora.{k}": v for k, v in lora.items()},
         },
         "ranks": ranks.world(),
         "batch": schedule.micro_batch * schedule.accumulation * ranks.world(),
@@ -59,13 +61,19 @@ def go_on(spec: TrainSpec, folder: Path, origin: dict[str, Any], report: Any) ->
     if checkpoint is None:
         return spec, None
     before = read_json(checkpoint / ORIGIN)
-    found = [f"{k}: {before['same'].get(k)} → {v}" for k, v in origin["same"].items() if before["same"].get(k) != v]
+    was, now = before["same"], origin["same"]
+    keys = dict.fromkeys([*now, *was])
+    shorter = now["max_length"] < was["max_length"]  # what a run that is out of memory does to go on
+    differs = [k for k in keys if was.get(k) != now.get(k) and not (k == "max_length" and shorter)]
+    found = [f"{k}: {was.get(k)} → {now.get(k)}" for k in differs]
     if found:
         raise UserError("train.resume_differs", checkpoint=checkpoint.name, difference="; ".join(found))
     batch, each = before["batch"], spec.schedule.micro_batch * ranks.world()
     if batch % each:
         raise UserError("train.batch_indivisible", batch=batch, ranks=ranks.world(), each=spec.schedule.micro_batch)
     report.note("train.resumed", name=checkpoint.name)
+    if shorter:
+        report.note("train.resumed_shorter", before=was["max_length"], now=now["max_length"])
     if before["ranks"] != ranks.world():
         report.note("train.resumed_ranks", before=before["ranks"], now=ranks.world())
     if (rate := rate_of(checkpoint)) != spec.schedule.learning_rate:
@@ -96,9 +104,9 @@ def fill(target: Any, value: Any) -> None:
 
 
 @torch.no_grad()
-def load_adapter(model: Any, checkpoint: Path) -> None:
-    """Read a checkpoint's adapter into a model that is sharded or not. KeyError when a tensor is missing."""
-    saved = load_file(checkpoint / "adapter_model.safetensors")
+def load_trained(model: Any, checkpoint: Path) -> None:
+    """Read a checkpoint's weights into a model that is sharded or not. KeyError when a tensor is missing."""
+    saved = load_file(checkpoint / (WEIGHTS if (checkpoint / WEIGHTS).exists() else WHOLE))
     for name, parameter in trained(model).items():
         fill(parameter, saved[name])
 

@@ -47,7 +47,7 @@ class Samples:
         model.eval()
         for prompt in self._prompts:
             ids = torch.tensor([self._chat.encode_prompt(prompt, self._system)], device=args.device)
-            with _precision(args):
+            with precision_as_trained(args):
                 out = model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
@@ -63,7 +63,7 @@ class Samples:
             self._report.sample(step=step, prompt=prompt[-1]["content"], answer=text.strip())
 
 
-def _precision(args: Any) -> Any:
+def precision_as_trained(args: Any) -> Any:
     """What accelerate puts around the forward pass of every model but an FSDP2 one."""
     if not ranks.sharded() or not (args.bf16 or args.fp16):
         return contextlib.nullcontext()

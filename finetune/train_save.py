@@ -20,11 +20,18 @@ from assets.errors import UserError
 from assets.files import read_json, write_json
 
 MARK = "complete.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def file_name(name: str) -> str:
+    """A parameter's name in an adapter file: without the adapter's own name, DoRA's lengths without ".weight"."""
+    plain = name.replace(".default.", ".").replace(".ref.", ".")
+    return plain.removesuffix(".weight") if plain.endswith("lora_magnitude_vector.weight") else plain
 
 
 def trained(model: Any) -> dict[str, Any]:
     """Parameters that are trained, by the names that adapter files use."""
-    return {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
+    return {file_name(n): p for n, p in model.named_parameters() if p.requires_grad}
 
 
 def whole(tensor: Any) -> Any:
@@ -32,8 +39,8 @@ def whole(tensor: Any) -> Any:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def adapter_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
-    """Every trained tensor, whole, under PEFT's file names. All ranks must call it; who ``keep``s, gets copies."""
+def trained_weights(model: Any, keep: bool) -> dict[str, torch.Tensor]:
+    """Every trained tensor, whole, under the names of files. All ranks must call it; who ``keep``s, gets copies."""
     weights: dict[str, torch.Tensor] = {}
     for name, parameter in trained(model).items():
         tensor = whole(parameter.detach())
@@ -47,13 +54,13 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool, final: bo
 
     A ``final`` one must be usable (``verify_adapter``); a checkpoint's may still be what it began as.
     """
-    weights = adapter_weights(model, main)
+    weights = trained_weights(model, main)
     if not main:
         return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_file(weights, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
     config = model.peft_config["default"]
     training, config.inference_mode = config.inference_mode, True
     config.save_pretrained(temporary)
@@ -68,7 +75,7 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path, main: bool, final: bo
 def verify_adapter(folder: Path) -> dict[str, int]:
     """Reopen a saved adapter: not empty, finite, some lora_B not zero. UserError("train.bad_adapter") says why."""
     moved = numbers = 0
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
         names = list(file.keys())
         for name in names:
             tensor = file.get_tensor(name)
@@ -111,9 +118,11 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     return None, broken
 
 
-def rotate(folder: Path, keep: int) -> int:
-    """Remove all but the newest ``keep`` whole checkpoints, once the newest is whole. The bytes that are left."""
+def rotate(folder: Path, keep: int, spare: int | None = None) -> int:
+    """Remove all but the newest ``keep`` whole checkpoints and that of step ``spare``, once the newest is whole. The bytes
+    that are left."""
     whole = [c for c in checkpoints(folder) if is_complete(c)]
     for old in whole[keep:]:
-        shutil.rmtree(old)
+        if old.name != f"checkpoint-{spare}":
+            shutil.rmtree(old)
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

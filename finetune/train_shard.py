@@ -38,15 +38,18 @@ def _wanted(record: logging.LogRecord) -> bool:
     return "redundant AllGather" not in record.getMessage()
 
 
-def shard_exactly(trainer: Any) -> None:
+def shard_exactly(trainer: Any, whole: bool = False) -> None:
     """Gather every parameter in the dtype it is stored in.
 
     accelerate would cast to bf16 on the way, which rewrites packed NF4 bytes that look like a NaN, and rounds outputs.
     Embeddings and head stay whole on every GPU, under CPU offload too: TRL's fused loss needs the whole head there, and
-    FSDP2 would hold a buffer of the same size beside it while it gathers, which is more than the shards save.
+    FSDP2 would hold a buffer of the same size beside it while it gathers, which is more than the shards save. Where the
+    ``whole`` model is trained they are shards like the rest: what FSDP ignores gets no gradient from other ranks.
     """
     plugin = trainer.accelerator.state.fsdp_plugin
     plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    if whole:
+        return
     model = trainer.model
     plugin.ignored_modules = [model.get_input_embeddings(), model.get_output_embeddings()]
     for module in plugin.ignored_modules:

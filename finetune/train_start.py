@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from assets.errors import UserError
 from finetune.start import WEIGHTS
+from finetune.train_save import file_name
 
 Weights = dict[str, torch.Tensor]
 
@@ -23,7 +24,7 @@ def with_adapter(model: Any, config: LoraConfig, folder: Path) -> tuple[Any, Wei
     """The base with the adapter on it, and the adapter's tensors by file name. UserError("start.tensors_differ")."""
     weights = load_file(folder / WEIGHTS)
     tuned = get_peft_model(model, config)
-    shapes = {_file_name(name): p.shape for name, p in tuned.named_parameters() if p.requires_grad}
+    shapes = {file_name(name): p.shape for name, p in tuned.named_parameters() if p.requires_grad}
     wrong = sorted(name for name in shapes.keys() | weights.keys() if not _same(shapes.get(name), weights.get(name)))
     if wrong:
         raise UserError("start.tensors_differ", adapter=folder.parent.name, count=len(wrong), first=wrong[0])
@@ -39,12 +40,8 @@ def fill(model: Any, weights: Weights) -> None:
     """
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data = weights[_file_name(name)].to(parameter.device, torch.float32, copy=True)
+            parameter.data = weights[file_name(name)].to(parameter.device, torch.float32, copy=True)
             parameter.requires_grad_(".ref." not in name)
-
-
-def _file_name(name: str) -> str:
-    return name.replace(".default.", ".").replace(".ref.", ".")
 
 
 def _same(shape: torch.Size | None, tensor: torch.Tensor | None) -> bool:

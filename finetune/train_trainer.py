@@ -17,12 +17,13 @@ from trl import SFTConfig, SFTTrainer
 from assets.chat import ChatFormat
 from assets.errors import UserError
 from finetune import train_ranks as ranks
-from finetune import train_shard
+from finetune import train_shard, train_whole
 from finetune.gpu import cpu_bfloat16
 from finetune.spec import TrainSpec
 from finetune.train_adapter import AdapterOnly
 from finetune.train_canary import Canary
-from finetune.train_model import load_base, lora_config
+from finetune.train_lora import lora_config
+from finetune.train_model import load_base
 from finetune.train_preference import arguments, trainer_of
 from finetune.train_start import fill, with_adapter
 
@@ -36,18 +37,25 @@ class Trainer(AdapterOnly, SFTTrainer):  # type: ignore[misc]
 def build(
     spec: TrainSpec, base: Path, folder: Path, rows: Rows, chat: ChatFormat, report: Any, start: Path | None = None
 ) -> Any:
-    """The model in 4 bits with a fresh adapter, or with the one in the folder ``start``, inside the trainer that the
-    objective asks for, watched by its canary."""
+    """The model with a fresh adapter, with the one in the folder ``start``, or to be trained whole, inside the trainer
+    that the objective asks for, watched by its canary."""
     precision = precision_of(spec)
     args = training_arguments(spec, folder, precision, len(rows["train"]), bool(rows["heldout"]))
     device = "cpu" if args.use_cpu or ranks.sharded() else args.device  # shards are moved to the GPU layer by layer
+    if spec.method == "full":
+        train_whole.check_memory(base, args.device, ranks.world() if ranks.sharded() else 1)
     model = load_base(base, spec, precision, device)
     canary = Canary(model, report)
     if len(chat.tokenizer) > model.get_input_embeddings().weight.shape[0]:
         raise UserError(
             "train.vocabulary", tokens=len(chat.tokenizer), rows=model.get_input_embeddings().weight.shape[0]
         )
-    config, weights = lora_config(spec.lora, model), None
+    config, weights = None, None
+    if spec.method == "full":
+        train_whole.tells_its_ends(model, chat.stop_ids)
+        train_whole.check_disk(model, folder, spec.watch)
+    else:
+        config = lora_config(spec.lora, model)
     if start is not None:
         model, weights = with_adapter(model, config, start)
     kind: Any = Trainer if spec.objective == "sft" else trainer_of(spec)
@@ -67,7 +75,7 @@ def build(
     trainer.canary = canary
     trainer.add_callback(canary)
     if trainer.is_fsdp_enabled:
-        train_shard.shard_exactly(trainer)
+        train_shard.shard_exactly(trainer, whole=spec.method == "full")
     report.write("facts", trainable=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad))
     return trainer
 

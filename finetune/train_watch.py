@@ -84,7 +84,8 @@ def rewards(logs: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes down steps and evaluations, has the sample prompts answered, and stops the run when asked."""
+    """Writes down steps and evaluations, has the sample prompts answered, and stops the run when asked. ``spare`` is the
+    step of a checkpoint that stays."""
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._losses = Losses(scaled)
         self._began = self._tokens = 0.0
         self.stopped = False
+        self.spare: int | None = None
         self.best: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -187,7 +189,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             write_json(checkpoint / ORIGIN, self._origin)
             mark_complete(checkpoint)
             keep = 10**9 if self._losses.suspicious else self._keep
-            self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, keep))
+            self._report.write("facts", checkpoint_bytes=rotate(checkpoint.parent, keep, self.spare))
 
 
 def watch_parents() -> None:

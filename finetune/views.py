@@ -10,15 +10,11 @@ import time
 from html import escape
 
 from assets.words import Words, duration, size
+from finetune import views_remedy
 from finetune.charts import Line, chart
 from finetune.jobs import Job
 from finetune.plan import LaunchPlan
 from finetune.progress import PHASES, Progress
-
-COLORS = (
-    *("#2f4b8f", "#5b78c4", "#b8501f", "#e0905f", "#2c7a4b", "#7cb894", "#8a5a00", "#d0a548", "#76508a", "#9aa1ad"),
-    "#5c4033",
-)
 
 
 def label(job: Job, words: Words) -> str:
@@ -30,7 +26,7 @@ def label(job: Job, words: Words) -> str:
 def head(job: Job, progress: Progress, stopping: bool, words: Words) -> str:
     """Name, state, one sentence, and while it runs the phases and the bar."""
     badge = f'<span class="n-badge {job.state}">{words("train.state." + job.state)}</span>'
-    facts = words("train.facts", **{k: escape(str(v)) for k, v in job.facts.items()}) if job.facts else ""
+    facts = _facts(job, words) if job.facts else ""
     parts = [f'<h3 class="n-h">{escape(job.name)} {badge}</h3><p class="n-sub">{facts}</p>']
     if job.state in ("starting", "running"):
         parts += [_phases(progress, words), _bar(progress, words)]
@@ -39,7 +35,17 @@ def head(job: Job, progress: Progress, stopping: bool, words: Words) -> str:
         parts.append(_ended(job, progress, words))
     said = [n for n in progress.notes if not job.error or n["key"] != job.error["key"]]
     notes = "".join(f'<p class="n-sub">{escape(words(n["key"], **n["values"]))}</p>' for n in said)
-    return "".join(parts) + notes + figures(job, progress, words)
+    return "".join(parts) + views_remedy.tried(job, words) + notes + figures(job, progress, words)
+
+
+def _facts(job: Job, words: Words) -> str:
+    """Model, data, method and, where there is one, the adapter's rank."""
+    known = {k: escape(str(v)) for k, v in job.facts.items()}
+    name = f"train.method.{job.facts.get('method')}"
+    method = words(name) if name in words else known.get("method", "")
+    return words(
+        "train.facts.full" if job.facts.get("method") == "full" else "train.facts", **known | {"method": method}
+    )
 
 
 def _phases(progress: Progress, words: Words) -> str:
@@ -65,6 +71,8 @@ def _bar(progress: Progress, words: Words) -> str:
 def _ended(job: Job, progress: Progress, words: Words) -> str:
     if job.state == "queued":
         return f'<div class="n-note warn">{words("train.queued.sub")}</div>'
+    if job.memory is not None:
+        return views_remedy.ended(job, words)
     if job.state == "failed" or job.error:  # a stopped run has an error when it went back to its last good checkpoint
         error = job.error or {"key": "train.crashed", "values": {"reason": job.exit_code}}
         return f'<div class="n-note bad">{escape(words(error["key"], **error["values"]))}</div>'
@@ -103,18 +111,6 @@ def _number(value: float | None, form: str) -> str:
 
 def _size(value: float | None) -> str:
     return size(value) if value else ""
-
-
-def loss_chart(progress: Progress, words: Words) -> str:
-    lines = [
-        Line(
-            words("train.n.loss"),
-            "var(--n-indigo)",
-            [(r["step"], r["loss"]) for r in progress.steps if r["loss"] is not None],
-        ),
-        Line(words("train.n.eval"), "var(--n-persimmon)", [(r["step"], r["loss"]) for r in progress.evals], dots=True),
-    ]
-    return chart(words("train.chart.loss"), lines, progress.total)
 
 
 def more_charts(progress: Progress, words: Words) -> str:
@@ -177,21 +173,6 @@ def _foreign(plan: LaunchPlan, words: Words) -> str:
     """What other programs hold on the GPUs in question: it is counted as not there."""
     held = ", ".join(f"GPU {index} {size(held)}" for index, held in plan.foreign.items())
     return f'<p class="n-sub">{words("plan.foreign", held=held)}</p>' if held else ""
-
-
-def memory_bar(plan: LaunchPlan, words: Words) -> str:
-    """One stacked bar against what is free, with a key."""
-    whole = max(plan.total, plan.available)
-    cells, keys = [], []
-    for (part, value), color in zip(plan.parts.items(), COLORS, strict=False):
-        if value <= 0:
-            continue
-        name = words("train.part." + part)
-        cells.append(
-            f'<i style="width:{value / whole * 100:.2f}%;background:{color}" title="{name} {size(value)}"></i>'
-        )
-        keys.append(f'<span><i style="background:{color}"></i>{name} {size(value)}</span>')
-    return f'<div class="n-stack">{"".join(cells)}</div><div class="n-keys">{"".join(keys)}</div>'
 
 
 def error(text: str) -> str:

@@ -71,6 +71,7 @@ with open(folder / "runs", "a") as file:
     file.write(f"{time.time()}\n")
 (folder / "pid").write_text(str(os.getpid()))
 print("hello from", mode, os.environ["NARANHI_JOB"], os.environ["NARANHI_HOME"], flush=True)
+print("until", os.environ.get("NARANHI_DEADLINE"), flush=True)
 say("phase", phase="start")
 if mode == "load":
     say("phase", phase="load")

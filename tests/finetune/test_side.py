@@ -28,6 +28,7 @@ def a_run(workspace: Workspace, name: str, losses: list[float], adapter: bool = 
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     if adapter:
         (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter_model.safetensors").touch()
     write_json(
         folder / "job.json",
         {"id": name, "name": f"<{name}>", "state": "finished", "created": 1.0, "started": 1.0, "version": 1},

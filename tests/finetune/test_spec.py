@@ -148,7 +148,7 @@ def test_ranges(part: str, field: str, value: float) -> None:
         ("lora: ", "spec.not_entries", "lora"),
         ("schedule: {lerning_rate: 1}", "spec.unknown_field", "schedule.lerning_rate"),
         ("token: hf_x", "spec.unknown_field", "token"),
-        ("method: full", "spec.choice", "method"),
+        ("method: whole", "spec.choice", "method"),
         ("hardware: {placement: tpu}", "spec.choice", "placement"),
         ("hardware: {precision: int8}", "spec.choice", "precision"),
         ("hardware: {gpus: [0, 1]}", "spec.not_text", "hardware.gpus"),
@@ -220,7 +220,7 @@ def test_a_spec_is_not_changed_in_place() -> None:
 
 def test_recipes() -> None:
     found = recipes()
-    assert list(found) == ["quick", "balanced", "high_rank", "preference"] and {
+    assert list(found) == ["quick", "balanced", "high_rank", "preference", "large"] and {
         f.stem for f in RECIPES.glob("*")
     } == set(found)
     for name in found:
@@ -230,12 +230,12 @@ def test_recipes() -> None:
     assert with_recipe("quick", MODEL, FULL.data).data == FULL.data
 
 
-@pytest.mark.parametrize("name", ["quick", "balanced", "high_rank", "preference"])
+@pytest.mark.parametrize("name", ["quick", "balanced", "high_rank", "preference", "large"])
 def test_a_recipe_with_a_model_and_data_is_a_spec(name: str) -> None:
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# ") and "python -m finetune.train" in text
     values = yaml.safe_load(text)
-    assert values.pop("order") in (1, 2, 3, 4)
+    assert values.pop("order") in (1, 2, 3, 4, 5)
     from_dict({**values, "model": {"id": "m"}, "data": {"id": "d"}})
 
 

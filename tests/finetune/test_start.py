@@ -83,6 +83,7 @@ def test_an_adapter_that_fits(space: Workspace) -> None:
         ({"rank": 16}, "rank"),
         ({"alpha": 8}, "alpha"),
         ({"rslora": True}, "rslora"),
+        ({"dora": True}, "dora"),
         ({"targets": "q_proj"}, "targets"),
     ],
 )
@@ -111,10 +112,16 @@ def test_another_template_is_refused(space: Workspace) -> None:
     refused("start.template_differs", space, SPEC, "other")
 
 
-@pytest.mark.parametrize("config", [{"peft_type": "LOHA"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}])
+@pytest.mark.parametrize("config", [{"peft_type": "LOHA"}, {"modules_to_save": ["lm_head"]}])
 def test_what_is_no_plain_lora_is_refused(config: dict[str, Any], space: Workspace) -> None:
     write(space, config)
     refused("start.not_lora", space, SPEC)
+
+
+def test_dora_goes_on_as_dora(space: Workspace) -> None:
+    write(space, {"use_dora": True})
+    assert refused("start.shape_differs", space, SPEC).values["what"] == "dora"
+    assert starting.check(space, replace(SPEC, lora=replace(SPEC.lora, dora=True))) is not None
 
 
 def test_an_adapter_that_is_gone_is_refused(space: Workspace) -> None:

@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from assets.leases import holder
+from assets.leases import acquire, holder
 from finetune import supervise
-from tests.finetune.fake_run import Runs, gone, until
+from finetune.spec import BudgetSpec
+from tests.finetune.fake_run import SPEC, Runs, gone, until
 
 # A supervisor outlives the program that started it, so nobody waits for it.
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
@@ -165,3 +167,28 @@ def test_finished_needs_record_and_weights(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     assert supervise._ended(tmp_path, 0, False)["state"] == "failed"
     assert supervise._ended(tmp_path, 3, False)["state"] == "stopped"
+
+
+def test_a_time_limit_counts_from_the_start_and_the_run_is_told(runs: Runs) -> None:
+    folder = runs.jobs.new_folder()
+    limited = replace(SPEC, budget=BudgetSpec(minutes=10))
+    job = runs.jobs.create(limited, runs.plan(folder, "finish"), folder, "")
+    job = runs.ended(job)
+    assert job.state == "finished" and job.started is not None and job.deadline is not None
+    assert job.deadline - job.started == pytest.approx(600, abs=5)
+    assert f"until {job.deadline}" in runs.read(job, "train.log")
+
+
+def test_a_run_whose_time_has_passed_in_the_queue_does_not_start(runs: Runs) -> None:
+    held = acquire(runs.workspace, ("cpu",), {"kind": "job", "id": "x", "name": "x"})
+    assert held is not None
+    late, next_one = runs.create("finish"), runs.create("finish")
+    runs.jobs.change(late.id, deadline=time.time() - 60)
+    held.release()
+    runs.jobs.start_next()
+    late = runs.ended(late)
+    assert late.state == "stopped" and late.error is not None and late.error["key"] == "train.time.too_late"
+    assert runs.read(late, "train.log") == ""
+    assert runs.ended(next_one).state == "finished"
+    again = runs.jobs.resume(late.id)  # asked for anew, its time begins anew
+    assert again.deadline is None and runs.ended(again).state == "finished"

@@ -15,7 +15,7 @@ from assets.catalog import STARTER, models
 from assets.errors import UserError
 from assets.words import LANGUAGES, Words
 from finetune import spec as specs
-from finetune import tab_form
+from finetune import tab_budget, tab_data, tab_form
 from finetune.spec import HardwareSpec, LoraSpec, PreferenceSpec, ScheduleSpec, WatchSpec, recipes
 
 PARTS = (PreferenceSpec, LoraSpec, ScheduleSpec, WatchSpec, HardwareSpec)
@@ -48,7 +48,7 @@ def refused(key: str, sent: dict[str, Any]) -> UserError:
 def test_every_component_of_the_form_is_read() -> None:
     read = {
         node.slice.value
-        for function in (tab_form.to_spec, tab_form.data_of)
+        for function in (tab_form.to_spec, tab_data.data_of, tab_budget.parts_of)
         for node in ast.walk(ast.parse(inspect.getsource(function)))
         if isinstance(node, ast.Subscript)
         and isinstance(node.slice, ast.Constant)
@@ -170,8 +170,8 @@ def test_a_name_of_ones_own(form: tab_form.Form) -> None:
 
 def test_columns_are_written_as_they_are_read() -> None:
     columns = {"question": "질문 (원문)", "answer": "A=B"}
-    assert tab_form.read_columns(tab_form.write_columns(columns)) == columns
-    assert tab_form.read_columns("") == {} == tab_form.read_columns("nonsense")
+    assert tab_data.read_columns(tab_data.write_columns(columns)) == columns
+    assert tab_data.read_columns("") == {} == tab_data.read_columns("nonsense")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -180,3 +180,16 @@ def test_every_model_has_a_note_and_a_choice(language: str) -> None:
     assert [choice for _, choice in tab_form.model_choices(words)] == [card.id for card in models()]
     assert all("<p" in tab_form.model_note(card.id, words) for card in models())
     assert tab_form.model_note("some/other", words) == "" == tab_form.model_note("", words)
+
+
+def test_a_time_limit_and_what_it_means(form: tab_form.Form) -> None:
+    plain = tab_form.to_spec(values(form))
+    assert plain.budget == specs.BudgetSpec() and plain.rescue == specs.RescueSpec()
+    limited = tab_form.to_spec(values(form, limit="minutes", minutes=45, smaller=True, tries=2))
+    assert limited.budget == specs.BudgetSpec(minutes=45) and limited.rescue == specs.RescueSpec(True, 2)
+    assert tab_form.to_spec(values(form, limit="until", until=" 7:00 ", zone=540)).budget.until == "07:00+09:00"
+    assert tab_form.to_spec(values(form, limit="until", until="07:00", zone=-210)).budget.until == "07:00-03:30"
+    assert tab_form.to_spec(values(form, limit="until", until="07:00")).budget.until == "07:00"
+    assert tab_form.to_spec(values(form, limit="none", until="nonsense", minutes=None)) == plain
+    refused("spec.until", values(form, limit="until", until="아침"))
+    refused("train.limit.no_minutes", values(form, limit="minutes", minutes=None))

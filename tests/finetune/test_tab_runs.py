@@ -51,6 +51,22 @@ def test_a_run_is_shown_together_with_its_choice(tmp_path: Path) -> None:
     assert update["value"] == "one" and "one" in [value for _, value in update["choices"]]
 
 
+def test_a_tick_chooses_no_run(tmp_path: Path) -> None:
+    """It may have begun before another one was chosen, and ends after it."""
+    jobs = a_job(Workspace(tmp_path).prepare(), "running")
+    opened = tab_runs.refresh(jobs, None, {}, WORDS)
+    assert opened[2]["value"] == "one"
+    write_json(
+        jobs.workspace.jobs / "two" / "job.json", {"id": "two", "name": "둘", "state": "finished", "created": 2.0}
+    )
+    tick = tab_runs.refresh(jobs, "one", opened[0], WORDS)
+    assert "value" not in tick[2] and {"one", "two"} == {value for _, value in tick[2]["choices"]}
+    shown = tab_runs.refresh(jobs, "two", {}, WORDS)
+    assert shown[2]["value"] == "two"
+    (jobs.workspace.jobs / "two" / "job.json").unlink()
+    assert tab_runs.refresh(jobs, "two", shown[0], WORDS)[2]["value"] == "one"  # it was deleted
+
+
 @pytest.mark.parametrize("text", ['{"version": 99, "id": "one"}', "not json", "[]"])
 def test_a_record_that_cannot_be_read_hides_no_other(tmp_path: Path, text: str) -> None:
     workspace = Workspace(tmp_path).prepare()

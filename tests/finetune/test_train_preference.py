@@ -219,3 +219,24 @@ def test_plain_fine_tuning_goes_on_from_an_adapter(home: Path, workspace: Worksp
     first = [read(workspace.jobs / name).steps[0]["loss"] for name in ("sft-on", "sft-new")]
     assert first[0] != first[1]
     assert read_json(workspace.jobs / "sft-on" / "run.json")["start"]["name"] == "부모"
+
+
+@pytest.mark.parametrize("method", ["dora", "qlora8"])
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_other_adapters_learn_from_votes_too(method: str, objective: str, home: Path, workspace: Workspace) -> None:
+    """From an adapter of their own kind, so that the reference is a frozen copy of it."""
+    from tests.finetune.test_train_methods import METHODS
+
+    settings: dict[str, Any] = METHODS[method]
+    parent = f"parent-{method}"
+    if not (workspace.jobs / parent / "adapter").exists():
+        plain = a_spec(home / "base", "naranhi/emotion-ko", steps=3)
+        plain = replace(plain, data=DataSpec("naranhi/emotion-ko"), watch=replace(plain.watch, examples=2), **settings)
+        assert run(plain, workspace, parent) == 0
+    file = pairs_file(workspace) if objective == "dpo" else judged_file(workspace)
+    spec = replace(a_spec(home / "base", file, objective, f"jobs/{parent}/adapter"), **settings)
+    name = f"{objective}-{method}"
+    assert run(spec, workspace, name) == 0
+    first, last = read(workspace.jobs / name).steps[0], read(workspace.jobs / name).steps[-1]
+    assert first["loss"] == pytest.approx(math.log(2) if objective == "dpo" else 0.5, abs=1e-6)
+    assert last["loss"] < first["loss"]

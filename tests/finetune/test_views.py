@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 
 from assets.words import LANGUAGES, Words
-from finetune import views
+from finetune import views, views_loss
 from finetune.jobs import ACTIVE, ENDED, Job
 from finetune.memory import Shape, estimate
 from finetune.plan import LaunchPlan
@@ -132,10 +131,10 @@ def test_figures_leave_out_what_is_not_known(words: Words) -> None:
 
 
 def test_charts(words: Words) -> None:
-    assert words("train.n.eval") in sound(views.loss_chart(PROGRESS, words)).text
-    assert views.loss_chart(Progress(), words) == ""
+    assert words("train.n.eval") in sound(views_loss.loss_chart(PROGRESS, words)).text
+    assert views_loss.loss_chart(Progress(), words) == ""
     broken = Progress(steps=[{"step": 1, "loss": None}], total=3)
-    assert views.loss_chart(broken, words) == ""
+    assert views_loss.loss_chart(broken, words) == ""
     more = views.more_charts(PROGRESS, words)
     assert sound(more) and more.count("<svg") == 4
 
@@ -180,17 +179,3 @@ def test_the_line_of_the_plan(fit: str, placement: str, words: Words) -> None:
     assert ("3" in text.split(",")[0]) == (placement in ("ddp", "fsdp"))
     assert words("train.time.unknown") in views.plan_line(plan, None, words)
     assert "–" not in views.plan_line(plan, (3600.0, 3601.0), words)
-
-
-def shown(plan: LaunchPlan, words: Words) -> Any:
-    return sound(views.memory_bar(plan, words))
-
-
-def test_the_bar_of_memory(words: Words) -> None:
-    text = shown(PLAN, words).text
-    assert all(words("train.part." + part) in text for part, value in PARTS.items() if value)
-    without = replace(PLAN, parts=PARTS | {"constants": 0})
-    assert words("train.part.constants") not in shown(without, words).text
-    tight = views.memory_bar(replace(PLAN, available=0), words)
-    widths = [float(part.split("%")[0]) for part in tight.split("width:")[1:]]
-    assert sum(widths) == pytest.approx(100, abs=0.2)

@@ -77,6 +77,26 @@ def poison(wanted: int) -> None:
     train_watch.Watch.on_step_begin = begin
 
 
+def run_out_of_memory(wanted: int) -> None:
+    """From that step on there is memory for one conversation at a time; the others fail where the loss is computed."""
+    import torch
+
+    from finetune import train_watch
+    from finetune.train_memory import decoder
+
+    original = train_watch.Watch.on_step_begin
+
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 300.00 MiB. GPU 0 has a total capacity of")
+
+    def begin(self: Any, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == wanted and args.per_device_train_batch_size > 1:
+            decoder(model).register_forward_hook(refuse)
+        original(self, args, state, control, model=model, **kwargs)
+
+    train_watch.Watch.on_step_begin = begin
+
+
 def hang_at_load() -> None:
     from finetune import train_trainer
 
@@ -136,7 +156,7 @@ def begin() -> None:
     if os.environ.get("NARANHI_TEST_CPU_FSDP") == "1" and os.environ.get("NARANHI_TEST_ACCIDENT") != "all:whole":
         shard_on_cpu()
     rank, accident = os.environ.get("NARANHI_TEST_ACCIDENT", ":").split(":", 1)
-    if rank not in (os.environ["RANK"], "all"):
+    if rank not in (os.environ.get("RANK", "0"), "all"):
         return
     name, _, value = accident.partition("=")
     if name == "flip":
@@ -151,11 +171,13 @@ def begin() -> None:
         other_data()
     elif name == "poison":
         poison(int(value))
+    elif name == "memory":
+        run_out_of_memory(int(value))
     elif name == "hang":
         hang_at_load()
     elif name == "touch":
         touch_in(value)
 
 
-if "RANK" in os.environ:
+if "RANK" in os.environ or "NARANHI_TEST_ALONE" in os.environ:
     begin()
