@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: run test check unit bench load clean
+.PHONY: run test check unit bench load soak clean
 
 run: $(VENV)/.starter
 	$(PY) app.py
@@ -31,6 +31,10 @@ bench: $(VENV)/.tests $(VENV)/.starter
 # Thirty raters at once for ten minutes through the real server; `make test` has a minute of it.
 load: $(VENV)/.tests
 	$(PY) -m tests.load.server
+
+# An hour of visitors, raters and a run that trains; ends with 1 when memory, handles or temporary files grew.
+soak: $(VENV)/.tests $(VENV)/.starter
+	$(PY) -m tests.load.soak
 
 $(VENV)/bin/python:
 	@for p in python3.12 python3.11 python3.13 python3.14 python3; do \

@@ -1,7 +1,10 @@
 """Naranhi: fine-tune a language model, put it beside its base, rate blind. Wiring only.
 
-Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_OWNER ("open" lets
-every visitor train, load and download), NARANHI_IDLE_MINUTES (a comparison without questions gives its memory back
+Settings come from the environment: NARANHI_HOME (workspace), NARANHI_HOST, NARANHI_PORT, NARANHI_PASSWORD (the
+owner's, where others can reach the app), NARANHI_OWNERS (Hugging Face accounts that own a Space besides its own),
+NARANHI_HOSTS (names under which a proxy that does not pass them on offers the app),
+NARANHI_OWNER ("open" makes everyone the owner), NARANHI_VISITOR_RATE (comparisons a visitor may ask for in a minute; 6 by
+default), NARANHI_IDLE_MINUTES (a comparison without questions gives its memory back
 after this many minutes; 20 by default, 0 for never), NARANHI_RATINGS_REPO ("owner/name" of a private dataset repository
 that keeps a copy of ratings and studies), NARANHI_SYNC_SECONDS (how often it is brought up to date; 60 by default). The
 page is built once per language: Korean at /, English at /en; raters have /rate, in the language of their study.
@@ -16,8 +19,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,9 +32,17 @@ if importlib.util.find_spec("spaces"):  # on ZeroGPU it must come before anythin
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from assets import look, owner_page, place
+from assets.access import Access, Door, for_visitors
 from assets.errors import UserError
 from assets.files import Workspace
+from assets.gate import UPLOAD, Gate
+from assets.guard import GuardedBlocks
+from assets.headers import SafeHeaders
+from assets.limits import Limits
+from assets.sessions import Sessions
 from assets.words import LANGUAGES, Words
 from compare import followup, sync_view, tab_pairs, tab_rate, tab_yield
 from compare import results as results_tab
@@ -47,19 +58,17 @@ from compare.sync import SECONDS, Sync
 from compare.sync_hub import HubRepo
 from compare.verdict import verdict
 from compare.worker import WorkerEngine
-from finetune import data, gpu, progress, tab_form
+from finetune import data, gpu, outcome, progress, tab_data, verdict_record
 from finetune import start as starting
 from finetune import tab as train_tab
 from finetune.jobs import Jobs
 from finetune.services import TrainServices
-from finetune.strip import strip
+from finetune.strip import strip, visitor_strip
 
 VERSION = "0.1.0"
-ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("language.js", "keys.js", "acts.js", "rate.js")
 PORTS = range(7860, 7880)
+QUEUE = 512  # events that may wait; more are told to come back
 HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Settings:
     port: int | None
     space: bool
     everyone_owns: bool
+    visitor_rate: float = 6
     idle: float = IDLE
     ratings_repo: str = ""
     sync_seconds: float = SECONDS
@@ -82,6 +92,7 @@ class Settings:
             port=int(os.environ["NARANHI_PORT"]) if os.environ.get("NARANHI_PORT") else (7860 if space else None),
             space=space,
             everyone_owns=os.environ.get("NARANHI_OWNER") == "open",
+            visitor_rate=max(0.1, float(os.environ.get("NARANHI_VISITOR_RATE") or 6)),
             idle=60 * float(os.environ.get("NARANHI_IDLE_MINUTES") or IDLE / 60),
             ratings_repo=os.environ.get("NARANHI_RATINGS_REPO", "").strip(),
             sync_seconds=max(1.0, float(os.environ.get("NARANHI_SYNC_SECONDS") or SECONDS)),
@@ -94,11 +105,10 @@ class Settings:
         studies = workspace.root / "studies"
         return Sync(workspace.ratings / "ratings.csv", studies, HubRepo(self.ratings_repo), self.sync_seconds)
 
-    def owner(self, request: Any) -> bool:
-        """Whoever sits at this computer owns it; elsewhere nobody does unless the setting says so."""
-        if self.everyone_owns:
-            return True
-        return not self.space and request is not None and getattr(request.client, "host", None) in LOOPBACK
+    def access(self) -> Access:
+        """Who may do what. The password leaves the environment: runs and engines, which inherit it, never see it."""
+        door = Door.from_environment(self.host, self.everyone_owns)
+        return Access(door, os.environ.pop("NARANHI_PASSWORD", ""))
 
 
 @dataclass(frozen=True)
@@ -108,10 +118,14 @@ class Services:
     workspace: Workspace
     train: TrainServices
     compare: CompareServices
+    access: Access
+    limits: Limits
+    place: place.Place
 
 
 def services(settings: Settings) -> Services:
     """Everything the pages share. Queued runs whose devices are free go on from here after a reboot."""
+    access = settings.access()
     workspace = Workspace.from_environment().prepare()
     jobs = Jobs(workspace)
     jobs.start_next()
@@ -121,12 +135,12 @@ def services(settings: Settings) -> Services:
     ratings.recover()
     return Services(
         workspace,
-        TrainServices(workspace, jobs, settings.owner, partial(verdict, ratings)),
+        TrainServices(workspace, jobs, access.owner, partial(verdict, ratings)),
         CompareServices(
             workspace,
             engine,
             ratings,
-            settings.owner,
+            access.owner,
             VERSION,
             read_prompts,
             machine(workspace, jobs),
@@ -135,6 +149,9 @@ def services(settings: Settings) -> Services:
             host=settings.host,
             sync=settings.sync(workspace),
         ),
+        access,
+        Limits.usual(settings.visitor_rate),
+        place.find(os.environ, len(gpu.read(workspace.root).gpus)),
     )
 
 
@@ -159,31 +176,46 @@ def machine(workspace: Workspace, jobs: Jobs) -> Machine:
 def read_prompts(path: Path, columns: str) -> tuple[list[dict[str, Any]], str, int]:
     """A file of prompts for the comparison, read by the room that reads files."""
     table = data.read_file(path)
-    mapping = data.Mapping("prompts", tab_form.read_columns(columns)) if columns else data.guess_prompts(table)
+    mapping = data.Mapping("prompts", tab_data.read_columns(columns)) if columns else data.guess_prompts(table)
     found = data.read_prompts(table, mapping)
-    return found.prompts, tab_form.write_columns(mapping.columns), len(found.dropped)
+    return found.prompts, tab_data.write_columns(mapping.columns), len(found.dropped)
 
 
 def page(words: Words, shared: Services) -> None:
     """One language's page inside the current Blocks or route."""
     gr.Navbar(visible=False)
-    top = gr.HTML(strip(words, shared.workspace), elem_id="n-head")
+    strangers = shared.access.door.public and not shared.access.door.everyone_owns
+    top = gr.HTML(visitor_strip(words) if strangers else strip(words, shared.workspace), elem_id="n-head")
+    where = gr.HTML(place.html(shared.place, words), visible=not strangers, elem_id="n-place")
     tab_yield.build(words, shared.compare)
-    with gr.Tabs(elem_id="tabs") as tabs:
-        with gr.Tab(words("app.tab.train"), id="train") as first:
+    with gr.Tabs(elem_id="tabs", selected="compare" if strangers else None) as tabs:
+        with gr.Tab(words("app.tab.train"), id="train", visible=not strangers) as first:
             train = train_tab.build(words, shared.train)
         with gr.Tab(words("app.tab.compare"), id="compare", render_children=True) as second:
             compare = compare_tab.build(words, shared.compare)
-        with gr.Tab(words("app.tab.results"), id="results", render_children=True) as third:
+        with gr.Tab(words("app.tab.results"), id="results", render_children=True, visible=not strangers) as third:
             results = results_tab.build(words, shared.compare)
             pairs = tab_pairs.build(words, shared.compare)
 
+    @for_visitors
     def look(request: gr.Request) -> str:
+        sign = owner_page.link(words, shared.access, request)
+        if not shared.access.owner(request):
+            return visitor_strip(words, sign)
         sync = shared.compare.sync
-        told = sync_view.warning(sync.status, words) if sync is not None and shared.compare.owner(request) else ""
-        return strip(words, shared.workspace) + told
+        told = sync_view.warning(sync.status, words) if sync is not None else ""
+        return strip(words, shared.workspace, sign) + told
+
+    @for_visitors
+    def enter(request: gr.Request) -> dict[Any, Any]:
+        """The tabs are the owner's; a visitor's page has the comparison only."""
+        own = shared.access.owner(request)
+        shown = gr.update(visible=own)
+        picked = gr.skip() if own or strangers else gr.update(selected="compare")
+        return {top: look(request), where: shown, first: shown, third: shown, tabs: picked}
 
     gr.Timer(5).tick(look, None, top, concurrency_limit=8, **HIDDEN)
+    gr.context.Context.root_block.load(enter, None, [top, where, first, third, tabs], **HIDDEN)
     _cross(train, compare, results, (tabs, first, second, third), shared)
     _close(train, results, pairs, tabs, shared)
 
@@ -195,11 +227,11 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
 
     def hand_over(session: Any, job_id: str, request: gr.Request) -> dict[Any, Any]:
         spec = shared.train.jobs.spec(job_id)
-        adapter = str(shared.train.jobs.folder(job_id) / "adapter")
+        adapter = _made(shared, job_id)
         return {tabs: gr.update(selected="compare"), **compare.choose(session, spec.model.id, adapter, request)}
 
     def both(session: Any, ids: list[str], request: gr.Request) -> dict[Any, Any]:
-        first, second = (str(shared.train.jobs.folder(job_id) / "adapter") for job_id in ids)
+        first, second = (_made(shared, job_id) for job_id in ids)
         return {tabs: gr.update(selected="compare"), **compare.choose(session, first, second, request)}
 
     train.side.compare.click(both, [compare.state, train.side.chosen], [tabs, *compare.outputs], **HIDDEN)
@@ -207,7 +239,7 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
     def to_parent(session: Any, room: Any, job_id: str, request: gr.Request) -> dict[Any, Any]:
         spec = shared.train.jobs.spec(job_id)
         start = str(starting.place(shared.workspace, spec.start))
-        adapter = str(shared.train.jobs.folder(job_id) / "adapter")
+        adapter = _made(shared, job_id)
         shown = followup.show(compare, session, room, (spec.model.id, start, adapter), request)
         return {tabs: gr.update(selected="compare"), **shown}
 
@@ -217,6 +249,7 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
     compare.train.click(lambda: gr.update(selected="train"), None, tabs, **HIDDEN)
     compare.show_on([page_load, second.select])
     results.show_on([page_load, third.select])
+    third.select(partial(_remember, shared), None, None, **HIDDEN)
     results.compare.click(lambda: gr.update(selected="compare"), None, tabs, **HIDDEN)
 
     def to_results(room: Any, rater: str, peeked: list[str], request: gr.Request) -> dict[Any, Any]:
@@ -226,6 +259,16 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
     compare.study.results.click(
         to_results, [compare.study.page.state, results.browser, results.peeked], [tabs, *results.outputs], **HIDDEN
     )
+
+
+def _remember(shared: Services) -> None:
+    verdict_record.keep(shared.train.jobs, shared.train.verdict)
+
+
+def _made(shared: Services, job_id: str) -> str:
+    """The folder of what a run has made, as the comparison's pickers take it."""
+    folder = shared.train.jobs.folder(job_id)
+    return str(outcome.made(folder) or folder / outcome.ADAPTER)
 
 
 def _close(train: Any, results: Any, pairs: Any, tabs: Any, shared: Services) -> None:
@@ -241,7 +284,8 @@ def _close(train: Any, results: Any, pairs: Any, tabs: Any, shared: Services) ->
             made = pairs.make(chosen, votes, agreement, margin, objective)
             taken = train.preference.take(made.name)
         except UserError as error:
-            raise gr.Error(words.error(error), title=words("app.failed")) from error
+            gr.Warning(words.error(error), title=words("app.name"))
+            return {tabs: gr.skip()}
         gr.Info(pairs.sentence(made.record["votes"]["count"], made.rows, made.objective, []))
         return {tabs: gr.update(selected="train"), **taken}
 
@@ -250,76 +294,19 @@ def _close(train: Any, results: Any, pairs: Any, tabs: Any, shared: Services) ->
     results.retrain.click(retrain, [results.chosen, *pairs.fields], outputs, **HIDDEN)
 
 
-def build(shared: Services) -> gr.Blocks:
+def build(shared: Services) -> GuardedBlocks:
     """The whole app; launching is separate so that tests can look at it."""
     korean, english = (Words(language) for language in LANGUAGES)
-    with gr.Blocks(title=korean("app.title"), analytics_enabled=False, delete_cache=(86400, 86400)) as demo:
+    options = {"title": korean("app.title"), "analytics_enabled": False, "delete_cache": (86400, 86400)}
+    demo = GuardedBlocks(shared.access, shared.limits, **options)
+    with demo:
         page(korean, shared)
     with demo.route("English", "/en"):
         page(english, shared)
     with demo.route("Rate", "/rate", show_in_navbar=False):
         tab_rate.build(shared.compare.study_service, shared.compare.studies)
-    demo.queue(default_concurrency_limit=4)
+    demo.queue(default_concurrency_limit=4, max_size=QUEUE)
     return demo
-
-
-def theme() -> Any:
-    """Gradio's plainest theme in our colours; the rest is theme.css."""
-    fonts = [
-        "Pretendard Variable",
-        "Pretendard",
-        "Apple SD Gothic Neo",
-        "Noto Sans KR",
-        "Noto Sans CJK KR",
-        "Malgun Gothic",
-        "system-ui",
-        "sans-serif",
-    ]
-    base = gr.themes.Base(
-        primary_hue="indigo",
-        neutral_hue="stone",
-        radius_size="lg",
-        font=fonts,
-        font_mono=["D2Coding", "ui-monospace", "monospace"],
-    )
-    alike = {
-        "body_background_fill": "var(--n-paper)",
-        "body_text_color": "var(--n-ink)",
-        "body_text_color_subdued": "var(--n-soft)",
-        "background_fill_primary": "var(--n-card)",
-        "background_fill_secondary": "var(--n-wash)",
-        "block_background_fill": "transparent",
-        "block_border_width": "0px",
-        "block_label_background_fill": "transparent",
-        "block_label_text_color": "var(--n-soft)",
-        "block_title_text_color": "var(--n-soft)",
-        "block_info_text_color": "var(--n-soft)",
-        "border_color_primary": "var(--n-line)",
-        "border_color_accent": "var(--n-indigo)",
-        "color_accent_soft": "var(--n-indigo-wash)",
-        "input_background_fill": "var(--n-card)",
-        "input_border_color": "var(--n-line)",
-        "input_border_color_focus": "var(--n-indigo)",
-        "checkbox_background_color_selected": "var(--n-indigo)",
-        "checkbox_border_color_selected": "var(--n-indigo)",
-        "panel_background_fill": "transparent",
-        "slider_color": "var(--n-indigo)",
-    }
-    return base.set(
-        **alike,
-        **{f"{name}_dark": value for name, value in alike.items()},
-        block_title_text_size="*text_sm",
-        block_padding="4px 2px",
-        block_shadow="none",
-        color_accent="var(--n-indigo)",
-        input_border_width="1px",
-    )
-
-
-def head() -> str:
-    """The scripts of the page: the language of a first visit, the switch, voting by keyboard, the rater's page."""
-    scripts = [(ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return "".join(f"<script>{script}</script>" for script in scripts)
 
 
 def free_port(host: str) -> int:
@@ -345,6 +332,8 @@ def main() -> None:
         print(f"Port {PORTS.start} is busy, so this is http://{settings.host}:{port}")
     shared = services(settings)
     demo = build(shared)
+    for line in owner_page.announcement(shared.access, settings.host, port):
+        print(line)
     with synced(shared.compare.sync):
         launch(demo, settings, port)
 
@@ -363,22 +352,41 @@ def synced(sync: Sync | None) -> Iterator[None]:
         sync.stop()
 
 
-def launch(demo: gr.Blocks, settings: Settings, port: int) -> None:
-    """Serve until somebody ends it."""
+def guards(demo: GuardedBlocks) -> dict[str, Any]:
+    """What stands around gradio's server. The headers go around everything, gradio's own middleware included, and what
+    is remembered of pages has a bound."""
+    pages = [page for page, *_ in demo.pages if page]
+
+    @asynccontextmanager
+    async def around(server: Any) -> AsyncIterator[None]:
+        server.middleware_stack = SafeHeaders(server.middleware_stack, demo.access.door.space)
+        server.state_holder = Sessions(demo)
+        yield
+
+    gate = Middleware(Gate, access=demo.access, limits=demo.limits, pages=pages)
+    return {"middleware": [gate], "lifespan": around}
+
+
+def launch(demo: GuardedBlocks, settings: Settings, port: int) -> None:
+    """Serve until somebody ends it. Server-side rendering and file workers would answer beside the gate."""
     gc.collect()
     gc.freeze()  # what is there now stays: a full collection over it would hold every answer up for a tenth of a second
     demo.launch(
         server_name=settings.host,
         server_port=port,
-        theme=theme(),
-        css_paths=[ASSETS / "theme.css", ASSETS / "rate.css"],
-        head=head(),
-        max_file_size="220mb",
+        theme=look.theme(),
+        css_paths=look.STYLES,
+        head=look.head(),
+        max_file_size=UPLOAD,
         run_history=False,
         enable_monitoring=False,
         footer_links=[],
         show_error=True,
         pwa=False,
+        ssr_mode=False,
+        num_workers=0,
+        share=False,
+        app_kwargs=guards(demo),
     )
 
 

@@ -25,9 +25,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RUN_VERSION = 1
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])(?:\.default)?\.weight")
+_LENGTHS = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?")  # DoRA's
 # Options of LoraConfig under which an adapter is more, or other, than base + scale * B A, each with its reason.
 _REFUSED: Mapping[str, str] = {
-    "use_dora": "adapters.dora",
     "modules_to_save": "adapters.modules_to_save",
     "trainable_token_indices": "adapters.trained_tokens",
     "lora_bias": "adapters.bias",
@@ -98,7 +98,7 @@ def inspect(folder: Path, check_values: bool = True) -> Adapter:
     """
     config = _config(folder)
     tensors = read_header(folder / WEIGHTS)
-    modules = _modules(tensors, folder.name)
+    modules = _modules(tensors, folder.name, bool(config.get("use_dora")))
     if check_values:
         _check_values(folder, tensors)
     run = _run(folder)
@@ -111,7 +111,7 @@ def inspect(folder: Path, check_values: bool = True) -> Adapter:
         rank=max(module.rank for module in modules),
         alpha=_alpha(config, folder.name),
         targets=tuple(sorted({module.name.rsplit(".", 1)[-1] for module in modules})),
-        kind="rslora" if config.get("use_rslora") else "lora",
+        kind="dora" if config.get("use_dora") else "rslora" if config.get("use_rslora") else "lora",
         trained_parameters=sum(tensor.numbers for tensor in tensors),
         size=(folder / WEIGHTS).stat().st_size,
         modules=modules,
@@ -161,9 +161,13 @@ def _alpha(config: Mapping[str, Any], folder: str) -> float:
     return float(alpha)
 
 
-def _modules(tensors: Iterable[Tensor], folder: str) -> tuple[Module, ...]:
+def _modules(tensors: Iterable[Tensor], folder: str, dora: bool) -> tuple[Module, ...]:
     halves: dict[str, dict[str, Tensor]] = {}
+    lengths: dict[str, Tensor] = {}
     for tensor in tensors:
+        if dora and (match := _LENGTHS.fullmatch(tensor.name)):
+            lengths[match["module"]] = tensor
+            continue
         match = _NAME.fullmatch(tensor.name)
         if match is None or "_orig_mod" in tensor.name:
             embeddings = "embed" in tensor.name or tensor.name.endswith("lm_head.weight")
@@ -172,7 +176,10 @@ def _modules(tensors: Iterable[Tensor], folder: str) -> tuple[Module, ...]:
         halves.setdefault(match["module"], {})[match["half"]] = tensor
     if not halves:
         raise UserError("adapters.empty", folder=folder)
-    return tuple(_module(name, pair, folder) for name, pair in sorted(halves.items()))
+    modules = tuple(_module(name, pair, folder) for name, pair in sorted(halves.items()))
+    if dora and {name: tensor.shape for name, tensor in lengths.items()} != {m.name: (m.outputs,) for m in modules}:
+        raise UserError("adapters.dora", folder=folder)
+    return modules
 
 
 def _module(name: str, pair: Mapping[str, Tensor], folder: str) -> Module:

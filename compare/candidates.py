@@ -17,7 +17,9 @@ from assets.files import Workspace
 from assets.hub import locate, readable_errors
 from compare.adapters import Adapter, Match, find_adapters, inspect, match_base, safe_folder
 from compare.desk import Candidate
+from compare.footprint import shape_from
 from compare.remote_engine_address import Address, is_remote, parse
+from compare.whole_model import Whole, find_wholes, read_whole
 
 ADAPTER_FILES = ["adapter_config.json", "adapter_*.safetensors", "run.json", "trainer_state.json"]
 
@@ -42,13 +44,20 @@ class Asked:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a name stands for: a model, an adapter, or a model on another server. ``foreign`` when no run.json tells how
-    an adapter was trained."""
+    """What a name stands for: a model, an adapter, or a model on another server. ``whole`` for a model that a run here
+    trained all of. ``foreign`` when no run.json tells how an adapter was trained."""
 
     text: str
     card: ModelCard | None = None
     adapter: Adapter | None = None
     remote: Address | None = None
+    whole: Whole | None = None
+
+    @property
+    def base_id(self) -> str:
+        """What it was tuned from; "" for what was not tuned here or elsewhere."""
+        tuned = self.adapter or self.whole
+        return tuned.base_id if tuned else ""
 
     @property
     def foreign(self) -> bool:
@@ -66,8 +75,9 @@ class Chosen:
 
 def options(workspace: Workspace) -> list[Option]:
     """Runs newest first, then the catalogue with the starter in front."""
-    found = find_adapters(workspace.jobs).adapters
+    found: list[Adapter | Whole] = [*find_adapters(workspace.jobs).adapters, *find_wholes(workspace.jobs)]
     runs = [Option(str(a.folder), a.name, "run", a.finished_at or a.folder.stat().st_mtime) for a in found]
+    runs.sort(key=lambda option: option.when or 0.0, reverse=True)
     return runs + [Option(card.id, card.name, "model") for card in models()]
 
 
@@ -85,7 +95,7 @@ def look_up(text: str, check_values: bool = False) -> Choice:
     if text.startswith(("/", ".", "~")) or Path(text).is_dir() or text.count("/") != 1:
         folder = safe_folder(str(Path(text).expanduser()), (Path.cwd(), Path("/")))
         if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-            return Choice(str(folder))
+            return Choice(str(folder), whole=read_whole(folder))
         return Choice(str(folder), adapter=inspect(folder, check_values))
     hub = _hub_adapter(text)
     return Choice(text, adapter=inspect(hub, check_values)) if hub else Choice(text)
@@ -110,7 +120,7 @@ def _hub_adapter(repo: str) -> Path | None:
 def choose(workspace: Workspace, first: str, second: str, asked: Asked) -> Chosen:
     """Two names -> two candidates. ``asked`` goes to foreign adapters. UserError when they cannot be compared."""
     sides = [look_up(first, check_values=True), look_up(second, check_values=True)]
-    plain = next((side for side in sides if side.adapter is None and side.remote is None), None)
+    plain = next((s for s in sides if s.adapter is None and s.remote is None and s.whole is None), None)
     notes: list[tuple[str, dict[str, object]]] = []
     candidates = []
     for side in sides:
@@ -148,8 +158,22 @@ def _model(side: Choice) -> Candidate:
         return Candidate(f"{told}@{side.remote.server}", name, side.text, names=tuple(dict.fromkeys((name, told))))
     if side.card is not None:
         return Candidate(side.card.id, side.card.name, side.card.id, names=(side.card.name,))
+    if side.whole is not None:
+        return _whole(side.whole)
     name = Path(side.text).name
     return Candidate(side.text, name, side.text, names=(name,))
+
+
+def _whole(whole: Whole) -> Candidate:
+    card = find_model(whole.base_id)
+    return Candidate(
+        model=f"{whole.name}@{whole.digest}",
+        name=whole.name,
+        base=str(whole.folder),
+        system=whole.system,
+        names=(Path(whole.base_id).name, *((card.name,) if card else ())),
+        tuned_from=card.id if card else whole.base_id,
+    )
 
 
 def _tuned(adapter: Adapter, base: str, asked: Asked) -> Candidate:
@@ -173,21 +197,7 @@ def shape_of(workspace: Workspace, model: str) -> Mapping[str, Any] | None:
         return card.shape
     if not is_here(workspace, model):
         return None
-    config = locate(workspace, model, weights=False).config
-    sizes = config.get("text_config") or config
-    if any(name not in sizes for name in ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")):
-        return None
-    heads, hidden = sizes["num_attention_heads"], sizes["hidden_size"]
-    return {
-        "hidden": hidden,
-        "layers": sizes["num_hidden_layers"],
-        "intermediate": sizes.get("intermediate_size") or 4 * hidden,
-        "heads": heads,
-        "kv_heads": sizes.get("num_key_value_heads") or heads,
-        "head_dim": sizes.get("head_dim") or hidden // heads,
-        "vocab": sizes["vocab_size"],
-        "tied": sizes.get("tie_word_embeddings", True),
-    }
+    return shape_from(locate(workspace, model, weights=False).config)
 
 
 def is_here(workspace: Workspace, model: str) -> bool:

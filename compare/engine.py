@@ -39,6 +39,7 @@ class Arm:
 class LoadSpec:
     """What to load. Arms of one base share one copy of it. ``templates``: an arm's key to its own Jinja text.
 
+    ``device``: "auto", one by name, or several with commas between, over which every base is spread by layers.
     ``together`` False keeps one base in memory at a time, and their answers come one after the other.
     """
 
@@ -141,7 +142,8 @@ class PaneCheck:
 class Loaded:
     """A loaded comparison. ``memory_bytes`` is the device memory held, or the process's own memory on a CPU.
 
-    ``weights`` says what the bases are computed in: "nf4" or a dtype.
+    ``device`` names one device or, with commas, those over which the layers are spread. ``weights`` says what the bases
+    are computed in: "nf4" or a dtype. ``held``: bytes by the lease's name of each GPU.
     """
 
     device: str
@@ -150,6 +152,7 @@ class Loaded:
     check: PaneCheck
     versions: Mapping[str, str]
     weights: str = ""
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,8 @@ class Engine(Protocol):
         ...
 
     def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
-        """One Changes, from teacher-forcing the tuned arm's answer through both arms at once. No answer is disturbed.
+        """One Changes, from teacher-forcing the tuned arm's answer through both arms at once; none when cancelled. No
+        answer is disturbed.
 
         UserError("engine.not_comparable") for arms of different bases, and those of ``stream``.
         """

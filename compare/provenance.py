@@ -25,6 +25,8 @@ def provenance(pair: Pair) -> dict[str, Any]:
             record[side].pop("told", None)
         if candidate.adapter:
             record[side]["adapter"] = where(candidate.adapter)
+        if candidate.tuned_from:
+            record[side] |= {"base": where(candidate.base), "tuned_from": candidate.tuned_from}
         if candidate.template:
             record[side]["template"] = candidate.template
     return record | {

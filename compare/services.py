@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.files import Workspace
+from compare.changes_measure import Measurer
 from compare.desk import IDLE, Desk
 from compare.engine import Engine
 from compare.machine import Machine
@@ -64,3 +65,8 @@ class CompareServices:
     def maker(self) -> Maker:
         """Who makes answers behind the pages."""
         return Maker(self.studies, self.desk)
+
+    @cached_property
+    def measurer(self) -> Measurer:
+        """Who measures what tuning changed behind the pages."""
+        return Measurer(self.studies, self.desk, lambda: self.maker.running)

@@ -46,6 +46,7 @@ class StudyArm:
     system: str = ""
     template: str | None = None
     names: tuple[str, ...] = ()
+    tuned_from: str = ""
 
     @classmethod
     def of(cls, candidate: Candidate, key: str) -> StudyArm:

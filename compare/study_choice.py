@@ -85,7 +85,7 @@ def candidates(workspace: Workspace, names: Sequence[str], pair: Pair | None = N
     known = dict(zip(loaded_names(pair), pair.candidates, strict=True)) if pair is not None else {}
     if all(name in known for name in wanted):
         return [known[name] for name in wanted]
-    plain = next((name for name in wanted if look_up(name).adapter is None), wanted[0])
+    plain = next((name for name in wanted if not look_up(name).base_id), wanted[0])
     other = next(name for name in wanted if name != plain)
     found = {plain: choose(workspace, plain, other, Asked()).first}
     for name in wanted:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from assets.errors import UserError
 from compare.desk import Candidate, Desk, Loading, Pair, Ticket
+from compare.pair_loading import loaded_pair
 from compare.study import Study
 from compare.study_items import missing
 from compare.study_make import Making, generate, next_candidates
@@ -44,6 +45,11 @@ class Maker:
     _work: Work | None = None
     _ticket: Ticket = field(default_factory=Ticket)
     _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def running(self) -> bool:
+        """Whether answers of any study are being made."""
+        return self._work is not None and self._work.running
 
     def work(self, study_id: str) -> Work | None:
         """The last or present work on this study in this process."""
@@ -99,19 +105,7 @@ class Maker:
 
     def _pair(self, wanted: tuple[Candidate, Candidate], together: Together) -> Pair:
         """The loaded pair if it can give what is missing, else ``wanted``, loaded."""
-        loaded = self.desk.pair
-        models = {candidate.model for candidate in wanted}
-        if loaded is not None and models == {candidate.model for candidate in loaded.candidates}:
-            return loaded
-        self.desk.load(*wanted, together(*wanted))
-        for loading in self.desk.follow():
-            self._put(loading=loading)
-            if loading.ended and loading.error is not None:
-                raise loading.error
-        pair = self.desk.pair
-        if pair is None:
-            raise UserError("compare.pair_changed")
-        return pair
+        return loaded_pair(self.desk, wanted, lambda: together(*wanted), lambda loading: self._put(loading=loading))
 
     def _put(self, **changes: object) -> None:
         with self._guard:

@@ -35,7 +35,8 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Rater:
-    """``rater`` is the pseudonym in ratings.csv, ``number`` counts from 1, ``slots`` is the list as far as it is drawn."""
+    """``rater`` is the pseudonym in ratings.csv, ``number`` counts from 1, ``slots`` is the list as far as it is drawn,
+    ``consented_to`` names the consent text that was agreed to (Studies.keep_consent)."""
 
     rater: str
     number: int
@@ -43,6 +44,7 @@ class Rater:
     hash: str = ""
     created_at: str = ""
     consented_at: str = ""
+    consented_to: str = ""
     done_at: str = ""
     revealed_at: str = ""
     revoked_at: str = ""

@@ -86,11 +86,13 @@ class StudyService:
         )
 
     def consent(self, seat: Seat) -> None:
-        """The rater agrees; the time is kept. UserErrors: "study.not_open", "study.closed", "study.withdrawn"."""
+        """The rater agrees; the time and the text are kept. UserErrors: "study.not_open", "study.closed", "study.withdrawn"."""
         at = self._sit(seat)
         if at.stage in ("not_open", "closed", "withdrawn"):
             raise UserError(_ENDS[at.stage])
-        self._update(seat, lambda book, rater: replace(rater, consented_at=rater.consented_at or now()))
+        if not at.rater.consented_at:
+            text = self.studies.keep_consent(seat.study_id)
+            self._update(seat, lambda book, rater: replace(rater, consented_at=now(), consented_to=text))
 
     def next_item(self, seat: Seat) -> Served | None:
         """What to show now; None once the list is done, or the study closed, or the rater gone (``welcome().stage``).

@@ -6,6 +6,8 @@ Covers: creating, reading, changing what may still be changed, the states, inter
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -105,6 +107,27 @@ class Studies:
                 self._check_change(old, kept, changed)
             write_atomic(file, kept.to_yaml())
         return kept
+
+    def remove(self, study_id: str) -> None:
+        """Delete a study that was never opened, its answers too. UserError("study.has_begun") for others."""
+        file = self._file(study_id)
+        with lock(file):
+            if self.get(study_id).state in ("open", "closed"):
+                raise UserError("study.has_begun")
+            file.unlink()  # from here on it is gone, whatever becomes of the rest
+            shutil.rmtree(file.parent)
+        with self._guard:
+            self._read.pop(study_id, None)
+            self._items.pop(study_id, None)
+
+    def keep_consent(self, study_id: str) -> str:
+        """Keep the consent text of today beside the study, once per wording; its SHA-256, of which the file is named."""
+        text = self.get(study_id).consent
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        file = self.folder(study_id) / "consents" / f"{digest}.txt"
+        if not file.exists():
+            write_atomic(file, text)
+        return digest
 
     def set_state(self, study_id: str, state: str) -> Study:
         """UserErrors: "study.not_generated" for an opening with answers missing, "study.no_such_step"."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from assets.access import for_visitors
 from assets.words import Words
 from compare import tab_changes, tab_prompts, tab_setup, tab_study, tab_talk, tab_vote
 from compare.services import CompareServices
@@ -81,6 +82,7 @@ def build(words: Words, services: CompareServices) -> CompareTab:
     return CompareTab(page, study)
 
 
+@for_visitors
 def _rooms(mode: str) -> list[Any]:
     """The talk or the studies, whichever the switch says."""
     return [gr.update(visible=mode != "study"), gr.update(visible=mode == "study")]

@@ -15,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 
+from assets.access import for_visitors, for_visitors_limited
 from assets.catalog import Prompt
 from assets.prompt_sets import listed
 from compare import tab_changes, tab_talk, tab_vote
@@ -34,6 +35,7 @@ class Page(Loads):
 
     # Who looks, and what they see
 
+    @for_visitors
     def show(self, session: Session, kept: str | None, request: gr.Request) -> Iterator[Shown]:
         """The page is opened or looked at again: everything as it is now, and loading as it goes on."""
         first = not session.rater
@@ -54,6 +56,7 @@ class Page(Loads):
 
     # Asking
 
+    @for_visitors_limited
     def ask(self, session: Session, text: str, domain: str, prompt_id: str | None, *settings: Any) -> Iterator[Shown]:
         """A first question, the next one, or the last one in other words."""
         with self.telling():
@@ -65,6 +68,7 @@ class Page(Loads):
             yield from self._answer(session, sampling)
         yield self._answered(session)
 
+    @for_visitors_limited
     def again(self, session: Session, *settings: Any) -> Iterator[Shown]:
         """Both answers once more, with the next seed: the same one would give the same answers."""
         with self.telling():
@@ -94,6 +98,7 @@ class Page(Loads):
             shown[self.talk.text]["value"] = ""
         return shown
 
+    @for_visitors
     def stop(self, session: Session) -> None:
         session.stop(self.services.desk)
 
@@ -126,6 +131,7 @@ class Page(Loads):
             key: value for key, value in shown.items() if key not in put
         }
 
+    @for_visitors
     def mode(self, session: Session, mode: str, prompt_id: str | None) -> Shown:
         """Blind or open; a comparison begins anew, for its names have been seen or are about to be."""
         before = session.blind
@@ -137,26 +143,32 @@ class Page(Loads):
             return shown
         return shown | self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
+    @for_visitors
     def domain(self, session: Session, domain: str) -> Shown:
         session.domain = domain
         return self._begin(session)
 
+    @for_visitors
     def prompt(self, session: Session, prompt_id: str | None) -> Shown:
         return self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
+    @for_visitors
     def following(self, session: Session, prompt_id: str | None) -> Shown:
         return self._begin(session, prompt_id)
 
+    @for_visitors
     def clear(self, session: Session, prompt_id: str | None) -> Shown:
         return self._put(session, tab_talk.find_prompt(self._listed(session.domain), prompt_id))
 
     # Voting
 
+    @for_visitors
     def chosen(self, session: Session) -> Shown:
         if not session.can_vote or session.talk is None:
             return {self.vote.details: gr.update(visible=False)}
         return tab_vote.paint_marks(self.vote, session.talk.question.domain, self.words)
 
+    @for_visitors
     def confirm(
         self, session: Session, choice: str | None, comment: str | None, layout: str, *marks: int | None
     ) -> Shown:
@@ -168,10 +180,12 @@ class Page(Loads):
             session.vote(choice, read, comment or "", self.services.ratings, known)
         return self.paint_talk(session)
 
+    @for_visitors_limited
     def unfold(self, session: Session) -> Iterator[Shown]:
         """What tuning changed, once the names may be seen."""
         yield from tab_changes.unfold(self.changes, self.services.desk, self.words, self.telling, session)
 
+    @for_visitors
     def undo(self, session: Session) -> Shown:
         with self.telling():
             session.undo(self.services.ratings)

@@ -54,7 +54,8 @@ class Loads(Painted):
             asked = Asked((template or "").strip(), (system or "").strip())
             chosen = choose(self.services.workspace, *session.picked, asked)
             fitting = tab_setup.room(self.services, [look_up(side) for side in session.picked])
-            self.services.desk.load(chosen.first, chosen.second, not (fitting and fitting.in_turn))
+            cards = fitting.wanted if fitting else 1
+            self.services.desk.load(chosen.first, chosen.second, not (fitting and fitting.in_turn), cards)
         except Exception as error:
             if not isinstance(error, UserError):
                 log.exception("loading could not begin")

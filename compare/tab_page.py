@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from assets.access import for_visitors
 from assets.errors import UserError
 from assets.words import Words
 from compare import tab_changes, tab_setup, tab_talk, tab_vote, views
@@ -61,6 +62,7 @@ class Painted:
         talk = tab_talk.paint(self.talk, session, ready, self.words)
         return talk | tab_vote.paint(self.vote, session, self.words) | tab_changes.paint(self.changes, session)
 
+    @for_visitors
     def tick(self, session: Session) -> Shown:
         """Now and then: what others have loaded or unloaded, or what fell asleep, since this page was painted."""
         if session.ticket is not None or session.seen == self._state():

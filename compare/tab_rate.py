@@ -16,6 +16,7 @@ from typing import Any
 
 import gradio as gr
 
+from assets.access import for_raters
 from assets.errors import UserError
 from assets.words import Words
 from compare import rate_view as view
@@ -41,6 +42,7 @@ class RatePage:
     service: StudyService
     studies: Studies
 
+    @for_raters
     def act(self, text: str, request: gr.Request) -> tuple[Any, str]:
         """(screen, note). Whatever a rater does; a note leaves the screen, and the choice on it, as they are."""
         asked = view.read_act(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -151,9 +151,9 @@ def suggested(services: CompareServices, listed: Sequence[Option]) -> tuple[str,
     run = next((o for o in listed if o.kind == "run"), None)
     if run is None:
         return STARTER, ""
-    adapter = look_up(run.value).adapter
-    card = find_model(adapter.base_id) if adapter else None
-    return (card.id if card else adapter.base_id if adapter else STARTER), run.value
+    base = look_up(run.value).base_id
+    card = find_model(base)
+    return (card.id if card else base or STARTER), run.value
 
 
 def _choices(listed: Sequence[Option], words: Words, first: str) -> list[tuple[str, str]]:
@@ -183,7 +183,8 @@ def about(panel: SetupPanel, services: CompareServices, words: Words, first: str
     except UserError as error:
         return {panel.facts: views.bad(words.error(error)), panel.load: gr.update(interactive=False), **hidden}
     foreign = gr.update(visible=any(side.foreign for side in sides))
-    taken = services.machine.taken() if services.machine is not None and near else None
+    wanted = fitting.wanted if fitting else 1
+    taken = services.machine.taken(wanted=wanted) if services.machine is not None and near else None
     label = "compare.load.later" if taken else "compare.load.turns" if fitting and fitting.in_turn else "compare.load"
     text += views.taken_note(taken, words) if taken else ""
     shown = {panel.facts: text, panel.foreign: foreign, **tab_remote.shown(keys, sides, words)}
@@ -198,10 +199,15 @@ def room(services: CompareServices, sides: Sequence[Choice]) -> Fit | None:
     if not sides or services.machine is None or any(shape is None for shape in shapes.values()):
         return None
     desk = services.desk
-    held = desk.pair.loaded.memory_bytes if desk.pair is not None and not desk.resting else 0
+    loaded = desk.pair.loaded if desk.pair is not None and not desk.resting else None
+    own = loaded.held if loaded else {}
+    held = max(own.values(), default=loaded.memory_bytes if loaded else 0)
     tuned = sum(side.adapter.size for side in sides if side.adapter is not None)
     known = [(shape, bases.count(base)) for base, shape in shapes.items() if shape is not None]
-    return fit(known, tuned, services.machine.free() + held)
+    machine, free = services.machine, services.machine.free() + held
+    found = fit(known, tuned, free, machine.room(own))
+    later = len(fit(known, tuned, free, machine.room(own, later=True)).cards) if not found.fits else 0
+    return replace(found, later=later)
 
 
 def facts(services: CompareServices, words: Words, sides: Sequence[Choice], fitting: Fit | None) -> str:
@@ -215,11 +221,21 @@ def facts(services: CompareServices, words: Words, sides: Sequence[Choice], fitt
     if download := sum(card.parameters * 2 for card in missing if card is not None):
         notes.append(words("compare.download", size=size(download)))
     parts += [f'<p class="n-sub">{note}</p>' for note in notes]
-    if fitting is not None and not fitting.fits:
+    if fitting is not None and fitting.cards:
+        parts.append(f'<p class="n-note">{_over_cards(fitting, words)}</p>')
+    if fitting is not None and not fitting.fits and not fitting.later:
         key = "compare.memory.turns" if fitting.in_turn else "compare.memory.short"
         needed = fitting.together if fitting.in_turn else fitting.alone
         parts.append(f'<p class="n-note warn">{words(key, needed=size(needed), free=size(fitting.free))}</p>')
     return "".join(parts)
+
+
+def _over_cards(fitting: Fit, words: Words) -> str:
+    """On which cards it will lie, and how much on each."""
+    numbers = ", ".join(str(number) for number, _ in fitting.cards)
+    each = ", ".join(words("compare.memory.card", number=n, size=size(held)) for n, held in fitting.cards)
+    key = "compare.memory.cards" if fitting.split else "compare.memory.apart"
+    return words(key, numbers=numbers, each=each)
 
 
 def _base(side: Choice, sides: Sequence[Choice]) -> str:

@@ -6,6 +6,7 @@ form of a new study (tab_study_form.py), the raters' page (tab_rate.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import gradio as gr
 
 from assets.words import Words
 from compare import study_panel as view
-from compare import tab_study_form, tab_study_one
+from compare import tab_changes_set, tab_study_form, tab_study_one
 from compare.services import CompareServices
 from compare.tab_study_events import StudyPage
 from compare.tab_study_one import Room
@@ -57,6 +58,8 @@ def build(words: Words, services: CompareServices) -> StudyTab:
                 )
         form = tab_study_form.build(words)
         one = tab_study_one.build(words)
+        with one.area:
+            changes = tab_changes_set.build(words)
     act = gr.Button(visible="hidden", elem_id=view.ACT)
     payload, place = gr.Textbox(visible=False), gr.Textbox(visible=False)
     timer = gr.Timer(TICK, active=False)
@@ -66,6 +69,7 @@ def build(words: Words, services: CompareServices) -> StudyTab:
     opened.upload(page.unpack, [state, opened], page.outputs, **_QUIET)
     _wire_form(page)
     _wire_one(page, place)
+    tab_changes_set.SetPage(words, services, changes, page.telling, page.only_owner).wire(state, one.head)
     return StudyTab(area, page)
 
 
@@ -93,11 +97,18 @@ def _wire_one(page: StudyPage, place: gr.Textbox) -> None:
     one, state = page.one, page.state
     one.start.click(page.start, [state], page.outputs, **_QUIET)
     one.stop.click(page.stop, [state], page.outputs, **_QUIET)
+    one.again.click(page.again, [state], page.outputs, **_QUIET).then(
+        page.foresee, page.form.fields, page.form.estimate, **_QUIET
+    ).then(None, None, None, js=_TOP, api_visibility="private")
+    sure = json.dumps(page.words("studies.remove.sure"))
+    one.remove.click(
+        page.remove, [state, place], page.outputs, js=f"room => [room, confirm({sure}) ? 'yes' : '']", **_QUIET
+    )
     one.open.click(page.open, [state], page.outputs, **_QUIET)
     one.close.click(page.close, [state], page.outputs, **_QUIET)
     one.reopen.click(page.open, [state], page.outputs, **_QUIET)
     one.add.click(page.add, [state, one.count, place], page.outputs, js=_HERE, **_QUIET)
-    one.save.click(page.rewrite, [state, one.title, one.consent], page.outputs, **_QUIET)
+    one.save.click(page.rewrite, [state, one.title, one.consent, one.target], page.outputs, **_QUIET)
     one.pack.click(page.pack, [state], page.outputs, **_QUIET)
     one.votes.click(page.votes, [state], page.outputs, **_QUIET)
     one.merge.upload(page.merge, [state, one.merge], page.outputs, **_QUIET)

@@ -14,6 +14,7 @@ import gradio as gr
 
 from assets.catalog import Prompt
 from assets.errors import UserError
+from assets.split import is_heldout
 from assets.words import Words
 from compare import study_choice as choice
 from compare import study_panel, views
@@ -46,6 +47,7 @@ def fill(panel: FormPanel, services: CompareServices, words: Words, key: str = "
     return {
         panel.template: key,
         panel.note: note,
+        panel.create: words("studies.create"),
         panel.name: words("studies.koni.name") if key == "koni" else "",
         panel.models: gr.update(choices=listed, value=list(begun.models)),
         panel.sets: gr.update(choices=[(set_name(s, words), s.value) for s in sets], value=list(begun.sets)),
@@ -54,6 +56,34 @@ def fill(panel: FormPanel, services: CompareServices, words: Words, key: str = "
         **ask(panel, services, words, begun.sets),
         **write(panel, words.language),
     }
+
+
+def refill(panel: FormPanel, services: CompareServices, words: Words, study: Study) -> dict[Any, Any]:
+    """The form as a draft has it."""
+    shown = fill(panel, services, words)
+    names = [arm.adapter or arm.base for arm in study.arms]
+    listed = list(shown[panel.models]["choices"])
+    listed += [(name, name) for name in names if name not in {value for _, value in listed}]
+    sets = list(dict.fromkeys(prompt.set for prompt in study.prompts))
+    held = {is_heldout(prompt.messages) for prompt in study.prompts}
+    shares = {panel.repeats: study.repeat_share, panel.same: study.same_share}
+    texts = ("name", "title", "rubric", "consent", "system", "language", "reveal", "target", "overlap")
+    return (
+        shown
+        | ask(panel, services, words, sets)
+        | {getattr(panel, field): getattr(study, field) for field in texts}
+        | {field: round(100 * share) for field, share in shares.items()}
+        | {
+            panel.models: gr.update(choices=listed, value=names),
+            panel.sets: gr.update(choices=shown[panel.sets]["choices"], value=sets),
+            panel.part: "all" if len(held) > 1 else "heldout" if True in held else "learn",
+            panel.per_set: max(sum(prompt.set == name for prompt in study.prompts) for name in sets),
+            panel.length: study.list_length,
+            panel.temperature: study.sampling.temperature,
+            panel.tokens: study.sampling.max_new_tokens,
+            panel.create: words("studies.save"),
+        }
+    )
 
 
 def set_name(prompt_set: choice.PromptSet, words: Words) -> str:

@@ -8,13 +8,8 @@ links made just now, which cannot be read again.
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,20 +17,19 @@ import gradio as gr
 from assets.errors import UserError
 from assets.words import Words
 from compare import study_choice as choice
-from compare import study_pack, tab_setup, tab_study_draft, tab_study_one, views
 from compare import study_panel as view
+from compare import tab_setup, tab_study_draft, tab_study_one
 from compare.candidates import look_up
 from compare.desk import Candidate
 from compare.services import CompareServices
 from compare.study import Study
+from compare.tab_study_away import Away
 from compare.tab_study_form import FormPanel
 from compare.tab_study_one import HOME, NEW, OnePanel, Room, Shown
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class StudyPage:
+class StudyPage(Away):
     """One page's components with the services behind it."""
 
     words: Words
@@ -96,7 +90,7 @@ class StudyPage:
         try:
             return self.services.studies.get(room.at)
         except UserError as error:
-            self._warn(error)
+            self.warn(error)
             room.go(HOME)
             return None
 
@@ -108,8 +102,8 @@ class StudyPage:
 
     def act(self, room: Room, told: str, base: str, request: gr.Request) -> Shown:
         """A button in an HTML part was pressed."""
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             asked = _asked(told)
             do = asked.get("do", "")
             if do == "home":
@@ -131,9 +125,9 @@ class StudyPage:
             room.links = [raters.renew(rater), *room.links]
 
     def home_again(self, room: Room, request: gr.Request) -> Shown:
-        with self._telling():
-            self._only_owner(request)
-            room.go(HOME)
+        with self.telling():
+            self.only_owner(request)
+            room.go(room.draft or HOME)
             return self.paint(room)
         return self._nothing
 
@@ -150,28 +144,28 @@ class StudyPage:
     # A new study
 
     def begin(self, room: Room, request: gr.Request) -> Shown:
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             room.go(NEW)
             return self.paint(room) | tab_study_draft.fill(self.form, self.services, self.words)
         return self._nothing
 
     def template(self, room: Room, key: str, request: gr.Request) -> Shown:
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             known = key if key in choice.TEMPLATES else choice.TEMPLATES[0]
             return tab_study_draft.fill(self.form, self.services, self.words, known)
         return self._nothing
 
     def ask(self, sets: list[str], request: gr.Request) -> Any:
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             return tab_study_draft.ask(self.form, self.services, self.words, sets or [])[self.form.questions]
         return gr.skip()
 
     def write(self, language: str, request: gr.Request) -> Shown:
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             return tab_study_draft.write(self.form, language)
         return self._nothing
 
@@ -183,12 +177,40 @@ class StudyPage:
 
     def create(self, values: Mapping[Any, Any], request: gr.Request) -> Shown:
         room: Room = values[self.state]
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             names = values[self.form.models] or ()
             candidates = choice.candidates(self.services.workspace, names, self.services.desk.pair)
             draft = tab_study_draft.read(self.form, values, self.services, candidates)
-            room.go(self.services.studies.create(draft).id)
+            studies = self.services.studies
+            kept = studies.save(replace(draft, id=room.draft)) if room.draft else studies.create(draft)
+            room.go(kept.id)
+            return self.paint(room)
+        return self._nothing
+
+    def again(self, room: Room, request: gr.Request) -> Shown:
+        """The form as this draft has it. Saving it replaces the draft."""
+        with self.telling():
+            self.only_owner(request)
+            study = self._study(room)
+            if study is not None and study.state == "draft":
+                room.go(NEW)
+                room.draft = study.id
+                return self.paint(room) | tab_study_draft.refill(self.form, self.services, self.words, study)
+            return self.paint(room)
+        return self._nothing
+
+    def remove(self, room: Room, sure: str, request: gr.Request) -> Shown:
+        """Delete a study that was never opened, if the owner is ``sure``."""
+        with self.telling():
+            self.only_owner(request)
+            study = self._study(room)
+            if study is not None and sure:
+                work = self.services.maker.work(study.id)
+                if work is not None and work.running:
+                    raise UserError("study.still_making")
+                self.services.studies.remove(study.id)
+                room.go(HOME)
             return self.paint(room)
         return self._nothing
 
@@ -211,12 +233,12 @@ class StudyPage:
     def close(self, room: Room, request: gr.Request) -> Shown:
         return self._change(room, request, lambda study: self.services.studies.set_state(study.id, "closed"))
 
-    def rewrite(self, room: Room, title: str, consent: str, request: gr.Request) -> Shown:
-        """What raters read, which may be put better at any time."""
+    def rewrite(self, room: Room, title: str, consent: str, target: float | None, request: gr.Request) -> Shown:
+        """What raters read, which may be put better at any time, and how many votes there shall be, never fewer."""
 
         def written(study: Study) -> None:
-            shown = (title or "").strip() or study.title
-            self.services.studies.save(replace(study, title=shown, consent=(consent or "").strip()))
+            shown, goal = (title or "").strip() or study.title, int(target or study.target)
+            self.services.studies.save(replace(study, title=shown, consent=(consent or "").strip(), target=goal))
             room.told = f'<div class="n-note good">{self.words("studies.saved")}</div>'
 
         return self._change(room, request, written)
@@ -230,75 +252,15 @@ class StudyPage:
 
         return self._change(room, request, added)
 
-    def pack(self, room: Room, request: gr.Request) -> Shown:
-        studies = self.services.studies
-        return self._hand_out(room, request, "zip", lambda study, to: study_pack.pack(studies, study.id, to))
-
-    def votes(self, room: Room, request: gr.Request) -> Shown:
-        ratings = self.services.ratings
-        return self._hand_out(room, request, "csv", lambda study, to: study_pack.votes_csv(ratings, study.id, to))
-
-    def _hand_out(self, room: Room, request: gr.Request, kind: str, write: Callable[[Study, Path], object]) -> Shown:
-        """Write a file and put it behind the download button."""
-        with self._telling():
-            self._only_owner(request)
-            study = self._study(room)
-            if study is not None:
-                folder = Path(tempfile.mkdtemp(prefix="naranhi-"))
-                target = folder / f"naranhi-{study.id}-{datetime.now():%m%d-%H%M}.{kind}"
-                write(study, target)
-                label = self.words("studies.download.named", name=target.name)
-                return self.paint(room) | {self.one.file: gr.update(value=str(target), visible=True, label=label)}
-        return self._nothing
-
-    def merge(self, room: Room, file: str | None, request: gr.Request) -> Shown:
-        """Votes that were given elsewhere."""
-
-        def merged(study: Study) -> None:
-            services = self.services
-            found = study_pack.merge(services.studies, services.ratings, study.id, Path(str(file)))
-            counts = {"added": found.added, "known": found.known, "refused": len(found.refused), "other": found.other}
-            room.told = f'<div class="n-note good">{self.words("studies.merged", **counts)}</div>'
-
-        return self._change(room, request, merged)
-
-    def unpack(self, room: Room, file: str | None, request: gr.Request) -> Shown:
-        """A study from another instance."""
-        with self._telling():
-            self._only_owner(request)
-            room.go(study_pack.unpack(self.services.studies, Path(str(file))).id)
-            return self.paint(room)
-        return self._nothing
-
-    # Saying what went wrong
-
     def _change(self, room: Room, request: gr.Request, how: Callable[[Study], object]) -> Shown:
-        with self._telling():
-            self._only_owner(request)
+        with self.telling():
+            self.only_owner(request)
             study = self._study(room)
             if study is not None:
                 room.told = ""
                 how(study)
             return self.paint(room)
         return self._nothing
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """What goes wrong inside is said in the page's language."""
-        try:
-            yield
-        except UserError as error:
-            self._warn(error)
-        except Exception as error:
-            log.exception("a handler of the studies failed")
-            gr.Warning(views.sentence(error, self.words), title=self.words("app.failed"), duration=None)
-
-    def _only_owner(self, request: gr.Request) -> None:
-        if not self.services.owner(request):
-            raise UserError("app.owner_only")
-
-    def _warn(self, error: UserError) -> None:
-        gr.Warning(self.words.error(error), title=self.words("app.name"))
 
 
 def _asked(told: str) -> dict[str, str]:

@@ -26,16 +26,18 @@ Shown = dict[Any, Any]
 
 @dataclass
 class Room:
-    """Where one visitor looks: HOME, NEW or a study's id; ``links`` are those made while they looked."""
+    """Where one visitor looks: HOME, NEW or a study's id; ``links`` are those made while they looked, ``draft`` is the
+    study that the form changes, if it is not a new one."""
 
     at: str = HOME
     links: list[Link] = field(default_factory=list)
     base: str = ""
     told: str = ""
+    draft: str = ""
 
     def go(self, at: str) -> None:
         if at != self.at:
-            self.at, self.links, self.told = at, [], ""
+            self.at, self.links, self.told, self.draft = at, [], "", ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class OnePanel:
     start: gr.Button
     stop: gr.Button
     open: gr.Button
+    again: gr.Button
+    remove: gr.Button
     share: gr.Column
     count: gr.Number
     add: gr.Button
@@ -63,6 +67,7 @@ class OnePanel:
     edit: gr.Accordion
     title: gr.Textbox
     consent: gr.Textbox
+    target: gr.Number
     save: gr.Button
     away: gr.Accordion
     pack: gr.Button
@@ -85,6 +90,8 @@ def build(words: Words) -> OnePanel:
                 start = gr.Button(words("studies.start"), variant="primary", elem_id="n-study-start")
                 stop = gr.Button(words("compare.stop"), variant="stop", visible=False, elem_id="n-study-stop")
                 open_ = gr.Button(words("studies.open"), variant="primary", visible=False, elem_id="n-study-open")
+                again = gr.Button(words("studies.again"), visible=False, elem_id="n-study-again")
+                remove = gr.Button(words("studies.remove"), visible=False, elem_id="n-study-remove")
         with gr.Column(elem_classes="n-card", visible=False) as share:
             gr.HTML(f'<h4 class="n-h">{words("studies.share")}</h4><p class="n-sub">{words("studies.share.sub")}</p>')
             with gr.Row(elem_classes="n-study-share"):
@@ -101,7 +108,7 @@ def build(words: Words) -> OnePanel:
             results = gr.Button(words("studies.results"), elem_id="n-study-results")
             close = gr.Button(words("studies.close"), elem_id="n-study-close")
             reopen = gr.Button(words("studies.reopen"), elem_id="n-study-reopen")
-        edit, title, consent, save = _texts(words)
+        edit, title, consent, target, save = _texts(words)
         with gr.Accordion(
             words("studies.elsewhere"), open=False, elem_classes="n-fold", elem_id="n-study-away"
         ) as away:
@@ -120,18 +127,22 @@ def build(words: Words) -> OnePanel:
                 elem_id="n-study-file",
             )
     return OnePanel(
-        area, head, make, making, start, stop, open_, share, count, add, links, watch, progress, told, foot, results,
-        close, reopen, edit, title, consent, save, away, pack, votes, merge, file,
+        area, head, make, making, start, stop, open_, again, remove, share, count, add, links, watch, progress, told,
+        foot, results, close, reopen, edit, title, consent, target, save, away, pack, votes, merge, file,
     )  # fmt: skip
 
 
-def _texts(words: Words) -> tuple[gr.Accordion, gr.Textbox, gr.Textbox, gr.Button]:
+def _texts(words: Words) -> tuple[gr.Accordion, gr.Textbox, gr.Textbox, gr.Number, gr.Button]:
     look = ["n-fold", "n-study-form"]
     with gr.Accordion(words("studies.edit"), open=False, elem_classes=look, elem_id="n-study-edit") as edit:
         title = gr.Textbox(label=words("studies.title"), max_length=200)
         consent = gr.Textbox(label=words("studies.consent"), lines=6, max_lines=20, info=words("studies.edit.info"))
+        target = gr.Number(
+            label=words("studies.target"), info=words("studies.target.more"), minimum=1, precision=0,
+            elem_id="n-study-target",
+        )  # fmt: skip
         save = gr.Button(words("studies.save"), elem_classes="n-fit", elem_id="n-study-save")
-    return edit, title, consent, save
+    return edit, title, consent, target, save
 
 
 def paint(panel: OnePanel, services: CompareServices, words: Words, study: Study, room: Room) -> Shown:
@@ -153,6 +164,7 @@ def paint(panel: OnePanel, services: CompareServices, words: Words, study: Study
         panel.reopen: gr.update(visible=study.state == "closed"),
         panel.title: study.title,
         panel.consent: study.consent,
+        panel.target: study.target,
         panel.away: gr.update(visible=begun),
         panel.pack: gr.update(visible=not study.packed),
         panel.merge: gr.update(visible=not study.packed),
@@ -183,4 +195,6 @@ def paint_now(panel: OnePanel, services: CompareServices, words: Words, study: S
         panel.start: gr.update(visible=not running and not whole, value=words(begun)),
         panel.stop: gr.update(visible=running, interactive=running and not (work and work.stopping)),
         panel.open: gr.update(visible=whole and not running),
+        panel.again: gr.update(visible=study.state == "draft" and not running),
+        panel.remove: gr.update(visible=not running),
     }

@@ -126,6 +126,8 @@ def loaded_line(pair: Pair | None, named: bool, words: Words, resting: bool = Fa
         return f'<div class="n-line"><span class="n-pair">{none}</span></div>'
     names = " · ".join(f"<b>{escape(c.name)}</b>" for c in pair.candidates) if named else words("compare.pair.hidden")
     device = words("compare.device.gpu" if pair.loaded.device.startswith("cuda") else "compare.device.cpu")
+    if cards := pair.loaded.device.count(","):
+        device = words("compare.device.gpus", count=cards + 1)
     held = words("compare.resting") if resting else f"{device} · {size(pair.loaded.memory_bytes)}"
     if pair.loaded.device == REMOTE:
         held, idle = words("remote.device"), 0

@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         path = unquote(urlsplit(self.path).path)
-        kind = _kind(self.command, path)
+        kind = self._kind_of(path)
         fault = hub.fault(kind)
         hub.closing.wait(fault.stall)
         try:
@@ -111,6 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(refused.status, b'{"error": "no"}', headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
+
+    def _kind_of(self, path: str) -> str:
+        return _kind(self.command, path)
 
     def _cut(self) -> None:
         self.close_connection = True

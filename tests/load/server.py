@@ -46,21 +46,22 @@ def free_port() -> int:
 class App:
     """The app in a process of its own."""
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.port = home, free_port()
+    def __init__(self, home: Path, **env: str) -> None:
+        self.home, self.port, self.env = home, free_port(), env
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 
     def start(self) -> None:
         """Returns once the page is there."""
         env = {**os.environ, "NARANHI_HOME": str(self.home), "NARANHI_PORT": str(self.port), "HF_HUB_OFFLINE": "1"}
+        env |= self.env
         with (self.home / f"app-{self.port}.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=env, stdout=log, stderr=log)
         until = time.monotonic() + 120
         while time.monotonic() < until and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.url}/config", timeout=10) as page:
-                    config = json.loads(page.read())
+                    self.config = config = json.loads(page.read())
             except OSError:
                 time.sleep(0.2)
                 continue
