@@ -129,7 +129,13 @@ def _run(spec: TrainSpec, folder: Path, workspace: Workspace, marks: Any) -> int
     if ranks.rank() == 0:
         _write(record, folder)
     ranks.leave()
-    return STOPPED if record["stopped"] else 0
+    code = STOPPED if record["stopped"] else 0
+    if ranks.world() > 1:
+        marks.close()
+        # A launcher takes any other code for a crash. And whoever goes on from here takes the model apart, whose gloo
+        # threads may wait for the interpreter while it waits for them.
+        _leave(0 if ranks.launched() else code)
+    return code
 
 
 def _fetch(spec: TrainSpec, workspace: Workspace, report: Any) -> ModelFiles:
@@ -294,12 +300,7 @@ def main() -> int:
         return 0
     try:
         spec = from_yaml(options.spec.read_text(encoding="utf-8"))
-        code = run(spec, options.out.resolve(), Workspace.from_environment().prepare())
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            _leave(
-                0
-            )  # a launcher takes any other code for a crash, and so it does an abort among threads that still end
-        return code
+        return run(spec, options.out.resolve(), Workspace.from_environment().prepare())
     except Exception as error:
         traceback.print_exc()
         rank = os.environ.get("RANK")

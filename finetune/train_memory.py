@@ -60,6 +60,10 @@ class Marks:
         if error is not None and (isinstance(error, torch.OutOfMemoryError) or out_of_memory(error)):
             now = {**held(), **room(), "requested": requested(str(error))}
             self._record["failed"] = {**now, "phase": self._record["phase"], "step": self._record["step"]}
+        self.close()
+
+    def close(self) -> None:
+        """Write down where it is; before a process that ends here and now."""
         self._write()
         os.close(self._file)
 
