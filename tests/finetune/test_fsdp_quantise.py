@@ -179,6 +179,8 @@ def test_the_comparison_loads_the_copy_that_training_made(workspace: Workspace, 
 
     original = engine_module.load_model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_module, "load_model", lambda f, *rest: (read.append(f.folder), original(f, *rest))[1])
+        patch.setattr(
+            engine_module, "load_model", lambda f, *rest, **more: (read.append(f.folder), original(f, *rest, **more))[1]
+        )
         assert answer() == before
     assert read == [copy]
