@@ -64,7 +64,7 @@ class Sessions(StateHolder):  # type: ignore[misc]
         for session_id, state in list(self.session_data.items()):
             heard = self.time_last_used.get(session_id)
             stays = self.stays if state.is_closed else _SILENT * self.stays
-            if heard is None or time.time() - heard.timestamp() > stays:
+            if heard is not None and time.time() - heard.timestamp() > stays:  # None: begun this very moment
                 self.delete_state(session_id)
                 self.session_data.pop(session_id, None)
                 self.time_last_used.pop(session_id, None)

@@ -181,7 +181,8 @@ def about(panel: SetupPanel, services: CompareServices, words: Words, first: str
         fitting = room(services, sides)
         text = (facts(services, words, near, fitting) if near else "") + tab_remote.facts(sides, words)
     except UserError as error:
-        return {panel.facts: views.bad(words.error(error)), panel.load: gr.update(interactive=False), **hidden}
+        bad = {panel.facts: views.bad(words.error(error)), panel.load: gr.update(interactive=False)}
+        return bad | tab_remote.hidden(keys)  # the fields stay: hiding them would lose what is being typed there
     foreign = gr.update(visible=any(side.foreign for side in sides))
     wanted = fitting.wanted if fitting else 1
     taken = services.machine.taken(wanted=wanted) if services.machine is not None and near else None

@@ -71,7 +71,11 @@ def test_an_unsloth_adapter_is_asked_about_loaded_and_rated(page: Any, app: App,
         base_model_name_or_path="unsloth/SmolLM2-135M-Instruct-bnb-4bit",
     )
     choose(page, str(made))
-    page.get_by_label("시스템 프롬프트").locator("visible=true").first.fill(SYSTEM)
+    page.wait_for_timeout(1500)  # a person reads what the page says of the adapter before typing
+    system = page.get_by_label("시스템 프롬프트").locator("visible=true").first
+    system.fill(SYSTEM)
+    page.wait_for_timeout(500)
+    assert system.input_value() == SYSTEM
     page.locator("#n-load").click()
     page.locator("#n-ask:not([disabled])").wait_for(timeout=180_000)
     page.locator("#n-text textarea").fill("오늘 면접을 망쳤어요.")
