@@ -90,8 +90,10 @@ class Counted:
 
 
 def as_on_cuda(patch: pytest.MonkeyPatch) -> None:
-    """PEFT asks whether autocast is on without saying for what, and means CUDA; without padding SDPA needs no mask."""
-    patch.setattr(torch, "is_autocast_enabled", lambda *_: True)
+    """PEFT asks whether autocast is on without saying for what, and means CUDA; without padding SDPA needs no mask. Whoever
+    names a device gets the truth: autocast itself asks that way for what it has to put back."""
+    truly = torch.is_autocast_enabled
+    patch.setattr(torch, "is_autocast_enabled", lambda *device: truly(*device) if device else True)
     patch.setattr(modeling_llama, "create_causal_mask", lambda *_, **__: None)
     patch.setattr(BaseTunerLayer, "_move_adapter_to_device_of_base_layer", lambda *_, **__: None)
     patch.setattr(nn.Module, "to", lambda module, *_, **__: module)

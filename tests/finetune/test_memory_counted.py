@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 
 from finetune.memory_activations import step
 from finetune.spec import DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec
@@ -21,6 +22,7 @@ def cuda() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         as_on_cuda(patch)
         yield
+    assert not torch.is_autocast_enabled("cpu"), "later tests of this process would compute in bfloat16"
 
 
 @pytest.mark.parametrize("checkpointing", [True, False])
