@@ -7,52 +7,37 @@ on. Does not cover: the figures (local_engine_group.py), the records (changes_se
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from statistics import median
 
 from assets.errors import UserError
 from compare import changes_set
 from compare.changes_set import Measured, Sides
-from compare.desk import KEYS, Desk, Loading, Pair, Ticket
-from compare.pair_loading import loaded_pair
+from compare.desk import KEYS, Pair, Ticket
+from compare.desk_work import DeskWork, Work
 from compare.study import Study, StudyPrompt
-from compare.study_store import Studies
 
-log = logging.getLogger(__name__)
 FAILURES = 3  # so many prompts in a row that cannot be measured mean that something is wrong with the models
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """What is going on. ``loading`` while models are read; ``seconds_left`` is None until one prompt was measured;
-    ``failed`` are prompts that could not be measured; ``error`` is what ended it."""
+class Measuring(Work):
+    """``seconds_left`` is None until one prompt was measured; ``failed`` are prompts that could not be measured."""
 
-    study_id: str
-    sides: Sides
+    sides: Sides = Sides("", "")
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
-    running: bool = True
-    stopping: bool = False
-    loading: Loading | None = None
     failed: tuple[str, ...] = ()
-    error: Exception | None = None
 
 
 @dataclass
-class Measurer:
-    """Thread-safe; one for the process. ``busy`` says whether answers are being made, which comes first."""
+class Measurer(DeskWork[Measuring]):
+    """``busy`` says whether answers are being made, which comes first."""
 
-    studies: Studies
-    desk: Desk
     busy: Callable[[], bool] = lambda: False
-    _work: Measuring | None = None
-    _ticket: Ticket = field(default_factory=Ticket)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def work(self, study_id: str, sides: Sides) -> Measuring | None:
         """The last or present work on these two models in this process."""
@@ -69,35 +54,12 @@ class Measurer:
         if not prompts:
             raise UserError("changes.no_answers")
         with self._guard:
-            running = self._work is not None and self._work.running
-            if running and self._work is not None and (self._work.study_id, self._work.sides) == (study_id, sides):
+            if self.running and self.work(study_id, sides) is not None:
                 return
-            if running or self.busy():
+            if self.running or self.busy():
                 raise UserError("changes.busy")
-            self._work, self._ticket = Measuring(study_id, sides, total=len(prompts)), Ticket()
-        threading.Thread(target=self._run, args=(study, sides, self._ticket), name="measure", daemon=True).start()
-
-    def stop(self) -> None:
-        """End now; what was measured stays."""
-        with self._guard:
-            if self._work is None or not self._work.running:
-                return
-            self._work = replace(self._work, stopping=True)
-            loading = self._work.loading
-        self.desk.cancel(self._ticket)
-        if loading is not None and not loading.ended:
-            self.desk.cancel_loading()
-
-    def _run(self, study: Study, sides: Sides, ticket: Ticket) -> None:
-        error: Exception | None = None
-        try:
-            self._all(study, sides, ticket)
-        except UserError as known:
-            error = None if ticket.cancelled and known.key == "engine.load_cancelled" else known
-        except Exception as unexpected:
-            log.exception("measuring what tuning changed failed")
-            error = unexpected
-        self._put(running=False, loading=None, error=error)
+            work = Measuring(study_id, sides=sides, total=len(prompts))
+            self._begin(work, lambda ticket: self._all(study, sides, ticket))
 
     def _all(self, study: Study, sides: Sides, ticket: Ticket) -> None:
         folder, answers = self.studies.folder(study.id), self.studies.items(study.id).read()
@@ -110,7 +72,7 @@ class Measurer:
         failed: list[str] = []
         in_a_row = 0
         for number, prompt in enumerate(left):
-            pair = loaded_pair(self.desk, wanted, lambda: True, lambda loading: self._put(loading=loading))
+            pair = self._pair(wanted, lambda: True)
             self._put(loading=None)
             began = time.monotonic()
             try:
@@ -137,8 +99,3 @@ class Measurer:
         if found is None:
             return None
         return Measured(prompt.id, sides, changes_set.sign(study, answers, sides, prompt), found)
-
-    def _put(self, **changes: object) -> None:
-        with self._guard:
-            if self._work is not None:
-                self._work = replace(self._work, **changes)  # type: ignore[arg-type]

@@ -69,4 +69,4 @@ class CompareServices:
     @cached_property
     def measurer(self) -> Measurer:
         """Who measures what tuning changed behind the pages."""
-        return Measurer(self.studies, self.desk, lambda: self.maker.running)
+        return Measurer(self.studies, self.desk, busy=lambda: self.maker.running)

@@ -7,51 +7,32 @@ after a restart of the app the same button goes on.
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 
 from assets.errors import UserError
-from compare.desk import Candidate, Desk, Loading, Pair, Ticket
-from compare.pair_loading import loaded_pair
+from compare.desk import Candidate, Ticket
+from compare.desk_work import DeskWork, Work
 from compare.study import Study
 from compare.study_items import missing
 from compare.study_make import Making, generate, next_candidates
-from compare.study_store import Studies
 
-log = logging.getLogger(__name__)
 Together = Callable[[Candidate, Candidate], bool]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is going on. ``loading`` while models are read, then ``making``; ``error`` is what ended it."""
+class MakingWork(Work):
+    """``making`` is how far the answers are."""
 
-    study_id: str
-    running: bool = True
-    stopping: bool = False
-    loading: Loading | None = None
     making: Making | None = None
-    error: Exception | None = None
 
 
 @dataclass
-class Maker:
-    """Thread-safe; one for the process."""
+class Maker(DeskWork[MakingWork]):
+    """Makes what is missing of one study's answers."""
 
-    studies: Studies
-    desk: Desk
-    _work: Work | None = None
-    _ticket: Ticket = field(default_factory=Ticket)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def running(self) -> bool:
-        """Whether answers of any study are being made."""
-        return self._work is not None and self._work.running
-
-    def work(self, study_id: str) -> Work | None:
+    def work(self, study_id: str) -> MakingWork | None:
         """The last or present work on this study in this process."""
         found = self._work
         return found if found is not None and found.study_id == study_id else None
@@ -63,34 +44,11 @@ class Maker:
         """
         study = self.studies.get(study_id)
         with self._guard:
-            if self._work is not None and self._work.running:
+            if self.running and self._work is not None:
                 if self._work.study_id == study_id:
                     return
                 raise UserError("studies.making_other", name=self.studies.get(self._work.study_id).name)
-            self._work, self._ticket = Work(study_id), Ticket()
-        threading.Thread(target=self._run, args=(study, self._ticket, together), name="make-study", daemon=True).start()
-
-    def stop(self, study_id: str) -> None:
-        """End after the answers that are whole by now; those stay."""
-        with self._guard:
-            if self._work is None or self._work.study_id != study_id or not self._work.running:
-                return
-            self._work = replace(self._work, stopping=True)
-            loading = self._work.loading
-        self.desk.cancel(self._ticket)
-        if loading is not None and not loading.ended:
-            self.desk.cancel_loading()
-
-    def _run(self, study: Study, ticket: Ticket, together: Together) -> None:
-        error: Exception | None = None
-        try:
-            self._all(study, ticket, together)
-        except UserError as known:
-            error = None if ticket.cancelled and known.key == "engine.load_cancelled" else known
-        except Exception as unexpected:
-            log.exception("making the answers of a study failed")
-            error = unexpected
-        self._put(running=False, loading=None, error=error)
+            self._begin(MakingWork(study_id), lambda ticket: self._all(study, ticket, together))
 
     def _all(self, study: Study, ticket: Ticket, together: Together) -> None:
         items = self.studies.items(study.id)
@@ -99,15 +57,6 @@ class Maker:
             before, left = left, len(missing(study, items.read()))
             if left == before:
                 return  # some prompts get no answer; the last Making tells which
-            pair = self._pair(wanted, together)
+            pair = self._pair(wanted, partial(together, *wanted))
             for making in generate(self.studies, study.id, self.desk, pair, ticket):
                 self._put(loading=None, making=making)
-
-    def _pair(self, wanted: tuple[Candidate, Candidate], together: Together) -> Pair:
-        """The loaded pair if it can give what is missing, else ``wanted``, loaded."""
-        return loaded_pair(self.desk, wanted, lambda: together(*wanted), lambda loading: self._put(loading=loading))
-
-    def _put(self, **changes: object) -> None:
-        with self._guard:
-            if self._work is not None:
-                self._work = replace(self._work, **changes)  # type: ignore[arg-type]

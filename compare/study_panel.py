@@ -18,7 +18,7 @@ from compare.desk import Loading
 from compare.study import Study
 from compare.study_items import ItemsReport
 from compare.study_links import Address, qr
-from compare.study_maker import Work
+from compare.study_maker import MakingWork
 from compare.study_raters import Link
 from compare.study_view import Estimate, Progress, RaterProgress
 
@@ -79,7 +79,7 @@ def head(study: Study, step: str, words: Words) -> str:
     )
 
 
-def making(work: Work | None, report: ItemsReport, seconds_left: float | None, words: Words) -> str:
+def making(work: MakingWork | None, report: ItemsReport, seconds_left: float | None, words: Words) -> str:
     """How far the answers are, and what was found in them."""
     if work is not None and work.running and work.loading is not None and not work.loading.ended:
         return _loading(work.loading, words)
@@ -89,7 +89,7 @@ def making(work: Work | None, report: ItemsReport, seconds_left: float | None, w
     return _bar(report.done, report.total) + told + _trouble(work, words) + found(report, words)
 
 
-def _time(work: Work | None, report: ItemsReport, seconds_left: float | None, words: Words) -> str:
+def _time(work: MakingWork | None, report: ItemsReport, seconds_left: float | None, words: Words) -> str:
     if work is not None and work.running:
         if work.stopping:
             return words("studies.stopping")
@@ -102,7 +102,7 @@ def _time(work: Work | None, report: ItemsReport, seconds_left: float | None, wo
     return "" if report.done == report.total or seconds_left is None else _left(seconds_left, words)
 
 
-def _trouble(work: Work | None, words: Words) -> str:
+def _trouble(work: MakingWork | None, words: Words) -> str:
     if work is None or work.running:
         return ""
     if work.error is not None:

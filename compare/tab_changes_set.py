@@ -126,7 +126,8 @@ class SetPage:
     def stop(self, room: Room, models: str | None, order: str, request: gr.Request) -> Shown:
         with self.telling():
             self.only_owner(request)
-            self.services.measurer.stop()
+            if (at := self._at(room, models)) is not None:
+                self.services.measurer.stop(at[0].id)
         return self.look(room, models, order, request)
 
     def turn(self, room: Room, models: str | None, order: str, request: gr.Request) -> Shown:

@@ -107,7 +107,7 @@ def test_stopping_keeps_what_was_measured_and_the_next_start_goes_on(tmp_path: P
     measuring.start(made.id, keys(made))
     while not records(measuring, made):
         time.sleep(0.005)
-    measuring.stop()
+    measuring.stop(made.id)
     stopped = until(measuring, made)
     assert stopped.error is None and 0 < stopped.done < 12
     engine.pause = 0
@@ -120,7 +120,7 @@ def test_stopping_ends_a_prompt_in_the_middle(tmp_path: Path) -> None:
     measuring, made, engine = measurer(tmp_path, Judge(pause=60))
     measuring.start(made.id, keys(made))
     assert engine.started.wait(5)
-    measuring.stop()
+    measuring.stop(made.id)
     assert until(measuring, made).done == 0 and records(measuring, made) == {}
 
 
