@@ -30,6 +30,9 @@ if importlib.util.find_spec("spaces"):  # on ZeroGPU it must come before anythin
     import spaces  # noqa: F401
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Else gradio sums the last 10,000 events up with pandas after every one: a page that has been open for an hour crawls.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 
 import gradio as gr
 from starlette.middleware import Middleware
