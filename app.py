@@ -13,7 +13,7 @@ page is built once per language: Korean at /, English at /en; raters have /rate,
 from __future__ import annotations
 
 import gc
-import importlib.util
+import importlib
 import logging
 import os
 import signal
@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-if importlib.util.find_spec("spaces"):  # on ZeroGPU it must come before anything that may touch CUDA
+if os.environ.get("SPACES_ZERO_GPU"):  # there it must come before anything that may touch CUDA
     import spaces  # noqa: F401
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -51,6 +51,7 @@ from compare import followup, sync_view, tab_pairs, tab_rate, tab_yield
 from compare import results as results_tab
 from compare import tab as compare_tab
 from compare.desk import IDLE
+from compare.engine import Engine
 from compare.machine import Card, Machine, Queued
 from compare.ratings import RatingsFile
 from compare.remote_engine import RemoteEngine
@@ -61,6 +62,7 @@ from compare.sync import SECONDS, Sync
 from compare.sync_hub import HubRepo
 from compare.verdict import verdict
 from compare.worker import WorkerEngine
+from compare.zero_engine import MEMORY, ZeroEngine
 from finetune import data, gpu, outcome, progress, tab_data, verdict_record
 from finetune import start as starting
 from finetune import tab as train_tab
@@ -130,10 +132,11 @@ def services(settings: Settings) -> Services:
     """Everything the pages share. Queued runs whose devices are free go on from here after a reboot."""
     access = settings.access()
     workspace = Workspace.from_environment().prepare()
-    jobs = Jobs(workspace)
+    here = place.find(os.environ, len(gpu.read(workspace.root).gpus))
+    jobs = Jobs(workspace, here.closed)
     jobs.start_next()
     keys = Keys()
-    engine = EngineSwitch(WorkerEngine(workspace, workspace.root / "engine.log"), RemoteEngine(keys))
+    engine = EngineSwitch(engine_here(workspace, here), RemoteEngine(keys))
     ratings = RatingsFile(workspace.ratings / "ratings.csv", VERSION)
     ratings.recover()
     return Services(
@@ -146,19 +149,26 @@ def services(settings: Settings) -> Services:
             access.owner,
             VERSION,
             read_prompts,
-            machine(workspace, jobs),
-            settings.idle,
+            machine(workspace, jobs, here),
+            0 if here.kind == "space_zero" else settings.idle,  # there nothing is held between questions
             keys,
             host=settings.host,
             sync=settings.sync(workspace),
         ),
         access,
         Limits.usual(settings.visitor_rate),
-        place.find(os.environ, len(gpu.read(workspace.root).gpus)),
+        here,
     )
 
 
-def machine(workspace: Workspace, jobs: Jobs) -> Machine:
+def engine_here(workspace: Workspace, here: place.Place) -> Engine:
+    """In a process of its own; but ZeroGPU lends its GPU only to functions of this one, known before the launch."""
+    if here.kind == "space_zero":
+        return ZeroEngine(workspace, importlib.import_module("spaces").GPU)
+    return WorkerEngine(workspace, workspace.root / "engine.log")
+
+
+def machine(workspace: Workspace, jobs: Jobs, here: place.Place) -> Machine:
     """What the comparison may know of GPUs and runs, which are the other room's."""
 
     def left(job_id: str) -> float | None:
@@ -167,9 +177,14 @@ def machine(workspace: Workspace, jobs: Jobs) -> Machine:
         except UserError:
             return None
 
+    def cards() -> list[Card]:
+        if here.kind == "space_zero":
+            return [Card("zerogpu", MEMORY, MEMORY)]
+        return [Card(g.device, g.total, g.free) for g in gpu.read(workspace.root).gpus]
+
     return Machine(
         workspace,
-        cards=lambda: [Card(g.device, g.total, g.free) for g in gpu.read(workspace.root).gpus],
+        cards=cards,
         left=left,
         queued=lambda: [Queued(j.name, jobs.plan(j.id).devices) for j in reversed(jobs.list()) if j.state == "queued"],
         freed=jobs.start_next,
@@ -215,10 +230,12 @@ def page(words: Words, shared: Services) -> None:
         own = shared.access.owner(request)
         shown = gr.update(visible=own)
         picked = gr.skip() if own or strangers else gr.update(selected="compare")
-        return {top: look(request), where: shown, first: shown, third: shown, tabs: picked}
+        hidden = dict.fromkeys((where, first, third, compare.own.fold), shown)
+        return {top: look(request), **hidden, tabs: picked}
 
     gr.Timer(5).tick(look, None, top, concurrency_limit=8, **HIDDEN)
-    gr.context.Context.root_block.load(enter, None, [top, where, first, third, tabs], **HIDDEN)
+    entered = [top, where, first, third, compare.own.fold, tabs]
+    gr.context.Context.root_block.load(enter, None, entered, **HIDDEN)
     _cross(train, compare, results, (tabs, first, second, third), shared)
     _close(train, results, pairs, tabs, shared)
 
@@ -237,7 +254,8 @@ def _cross(train: Any, compare: Any, results: Any, places: tuple[Any, Any, Any, 
         first, second = (_made(shared, job_id) for job_id in ids)
         return {tabs: gr.update(selected="compare"), **compare.choose(session, first, second, request)}
 
-    train.side.compare.click(both, [compare.state, train.side.chosen], [tabs, *compare.outputs], **HIDDEN)
+    for two in (train.side, train.enough):
+        two.compare.click(both, [compare.state, two.chosen], [tabs, *compare.outputs], **HIDDEN)
 
     def to_parent(session: Any, room: Any, job_id: str, request: gr.Request) -> dict[Any, Any]:
         spec = shared.train.jobs.spec(job_id)

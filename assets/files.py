@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+HANDED_OUT = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def for_download(name: str) -> Path:
+    """Where to write a file that a page hands out, alone in a new folder; the page's server keeps a copy of its own.
+
+    What was handed out an hour ago and more is deleted.
+    """
+    prefix = "naranhi-download-"
+    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # another deletes it at this moment, or it is another user's
+            if time.time() - old.stat().st_mtime > HANDED_OUT:
+                shutil.rmtree(old)
+    return Path(tempfile.mkdtemp(prefix=prefix)) / name
 
 
 def write_json(path: Path, value: object) -> None:

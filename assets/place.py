@@ -15,6 +15,7 @@ from assets.words import Words
 
 Kind = Literal["laptop", "server", "notebook", "space_cpu", "space_gpu", "space_zero"]
 _NOTEBOOKS = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG", "COLAB_GPU")
+_TRUE = ("1", "true", "t")  # as ZeroGPU's own package reads it
 _CPU = ("", "none", "cpu", "cpu-basic", "cpu-upgrade")
 
 # What each place cannot do or keep, in the order of how much it matters there.
@@ -24,7 +25,7 @@ _LIMITS: Mapping[Kind, tuple[str, ...]] = {
     "notebook": ("session",),
     "space_cpu": ("disk", "slow", "sleep"),
     "space_gpu": ("disk", "paid"),
-    "space_zero": ("zero_training", "zero_engine", "disk"),
+    "space_zero": ("zero_training", "zero_quota", "disk"),
 }
 
 
@@ -37,15 +38,25 @@ class Place:
     keeps_votes: bool = False
 
     @property
+    def closed(self) -> str:
+        """The key of the sentence why nothing can be trained here; "" where it can."""
+        return "place.no_training" if self.kind == "space_zero" else ""
+
+    @property
     def limits(self) -> tuple[str, ...]:
         """Keys of place.limit.…"""
         return tuple("disk_votes_kept" if one == "disk" and self.keeps_votes else one for one in _LIMITS[self.kind])
 
 
+def zero(environment: Mapping[str, str]) -> bool:
+    """Whether this is ZeroGPU, which lends a GPU to single calls."""
+    return environment.get("SPACES_ZERO_GPU", "").lower() in _TRUE
+
+
 def find(environment: Mapping[str, str], gpus: int) -> Place:
     """By the variables that Spaces, Kaggle and Colab set, and the number of GPUs that were found."""
     kept = bool(environment.get("NARANHI_RATINGS_REPO", "").strip())
-    if environment.get("SPACES_ZERO_GPU", "").lower() in ("1", "true", "t"):
+    if zero(environment):
         return Place("space_zero", 0, kept)
     if environment.get("SPACE_ID"):
         gpu = gpus > 0 or environment.get("ACCELERATOR", "").lower() not in _CPU

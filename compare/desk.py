@@ -7,6 +7,7 @@ places (line.py), a visitor's comparison (session.py).
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import secrets
 import threading
@@ -14,6 +15,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from assets.errors import UserError
@@ -138,7 +140,9 @@ class Desk:
                 raise UserError("compare.loading_already")
             self.pair, self.resting = None, False
             self.loading = Loading((first, second), Ticket(), together, cards=cards)
-        threading.Thread(target=self._load, args=(self.loading,), name="load-pair", daemon=True).start()
+        context = contextvars.copy_context()  # who asks: on ZeroGPU it is their time that loading takes
+        run = partial(context.run, self._load, self.loading)
+        threading.Thread(target=run, name="load-pair", daemon=True).start()
 
     def follow(self) -> Iterator[Loading]:
         """What loading does, about four times a second, until it has ended."""

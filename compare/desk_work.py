@@ -6,10 +6,12 @@ needs. Does not cover: what it does (study_maker.py, changes_measure.py), loadin
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from assets.errors import UserError
@@ -63,7 +65,8 @@ class DeskWork(Generic[W]):
         """``run`` in a thread, as ``work``; the caller holds the guard and has seen that nothing runs."""
         self._work, self._ticket = work, Ticket()
         name = type(self).__name__.lower()
-        threading.Thread(target=self._whole, args=(run, self._ticket), name=name, daemon=True).start()
+        whole = partial(contextvars.copy_context().run, self._whole, run, self._ticket)  # in the name of who asked
+        threading.Thread(target=whole, name=name, daemon=True).start()
 
     def _whole(self, run: Callable[[Ticket], None], ticket: Ticket) -> None:
         error: Exception | None = None

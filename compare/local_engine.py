@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -59,18 +60,11 @@ class LocalEngine:
     def load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
         self.unload()
         try:
-            yield from self._load(spec)
-        except (UserError, GeneratorExit):
+            with told():
+                yield from self._load(spec)
+        except BaseException:  # also when it is closed
             self.unload()
             raise
-        except Exception as error:
-            self.unload()
-            if _device_is_lost(error):
-                raise
-            log.exception("loading failed")
-            if _out_of_memory(error):
-                raise UserError("engine.out_of_memory") from error
-            raise UserError("engine.load_failed", reason=f"{type(error).__name__}: {error}") from error
 
     def _load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
         yield Phase("engine.phase.read")
@@ -84,7 +78,7 @@ class LocalEngine:
         for batch in [self._groups] if spec.together else [[group] for group in self._groups]:
             self._close_groups()
             for group in batch:
-                yield from _reading(group, self._groups.index(group), len(self._groups))
+                yield from reading(group, self._groups.index(group), len(self._groups))
             yield Phase("engine.phase.adapters")
             for group in batch:
                 group.attach()
@@ -97,14 +91,13 @@ class LocalEngine:
         held = {lease_name(device.index or 0): memory_held(device) for device in devices if device.type == "cuda"}
         memory = sum(held.values()) if held else memory_held(devices[0])
         names = ",".join(map(str, devices))
-        self._loaded = Loaded(names, memory, infos, combine(checks), _versions(), weights, held)
+        self._loaded = Loaded(names, memory, infos, combine(checks), versions(), weights, held)
         yield self._loaded
 
     def stream(
         self, turns: Mapping[str, Sequence[Message]], system: str | None, sampling: Sampling
     ) -> Iterator[Delta | Done]:
-        if self._loaded is None or self._spec is None:
-            raise UserError("engine.not_loaded")
+        spec = self._ready()
         prompts = [group.encode(turns, system) for group in self._groups]
         self._cancelled = threading.Event()  # one per request: a late cancel cannot end the next one
         started = time.monotonic()
@@ -113,17 +106,22 @@ class LocalEngine:
             for group, rows in zip(self._groups, prompts, strict=True)
             if rows
         ]
-        return alternate(running) if self._spec.together else one_by_one(running)
+        return alternate(running) if spec.together else one_by_one(running)
 
     def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
-        if self._loaded is None:
-            raise UserError("engine.not_loaded")
+        self._ready()
         wanted = {asked.base, asked.tuned}
         group = next((g for g in self._groups if wanted <= {arm.key for arm in g.arms}), None)
         if group is None:
             raise UserError("engine.not_comparable")
         self._cancelled = threading.Event()
         return self._changes(group, asked, self._cancelled)
+
+    def _ready(self) -> LoadSpec:
+        """What can be asked now. UserError when nothing can."""
+        if self._loaded is None or self._spec is None:
+            raise UserError("engine.not_loaded")
+        return self._spec
 
     def _changes(self, group: Group, asked: ChangesAsked, cancelled: threading.Event) -> Iterator[Changes]:
         """Nothing when it was cancelled."""
@@ -200,7 +198,24 @@ class LocalEngine:
                 steps.close()
 
 
-def _reading(group: Group, index: int, count: int) -> Generator[Phase, None, None]:
+@contextmanager
+def told() -> Iterator[None]:
+    """Whatever goes wrong, as a sentence; but a device that is lost, which ends the process."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if _device_is_lost(error):
+            raise
+        log.exception("loading failed")
+        if _out_of_memory(error):
+            raise UserError("engine.out_of_memory") from error
+        raise UserError("engine.load_failed", reason=f"{type(error).__name__}: {error}") from error
+
+
+def reading(group: Group, index: int, count: int) -> Generator[Phase, None, None]:
+    """The weights of one base out of ``count``, and how far all of them are."""
     yield Phase("engine.phase.quantise", index / count)
     for share in group.read():
         yield Phase("engine.phase.quantise", (index + share) / count)
@@ -212,11 +227,12 @@ def _release() -> None:
         torch.cuda.empty_cache()
 
 
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+def versions() -> dict[str, str]:
+    """Of what computes here."""
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
     if torch.version.cuda:
-        versions["cuda"] = torch.version.cuda
-    return versions
+        found["cuda"] = torch.version.cuda
+    return found
 
 
 def _out_of_memory(error: BaseException) -> bool:

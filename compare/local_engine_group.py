@@ -25,7 +25,7 @@ from compare.decode_force import forced_logprobs
 from compare.decode_lora import Adapter, read_adapter
 from compare.decode_stages import Stage
 from compare.engine import ArmInfo, Changes, ChangesAsked, LoadSpec, Message, PaneCheck, TokenChange
-from compare.local_engine_model import load_model
+from compare.local_engine_model import load_model, move_model
 from compare.local_engine_sizes import sizes_of
 from compare.spread import Sizes
 
@@ -39,7 +39,8 @@ class Group:
     """
 
     def __init__(self, workspace: Workspace, base: str, spec: LoadSpec) -> None:
-        """Finds the files, downloading what is missing, and reads the templates. ``stages`` are to be set then."""
+        """Finds the files, downloading what is missing, and reads the templates. ``stages`` are to be set then, and
+        ``meant_for`` where another device than the first stage's will compute (``move``)."""
         self.files = locate(workspace, base)
         self.arms = [arm for arm in spec.arms if arm.base == base]
         self.formats = {
@@ -51,6 +52,7 @@ class Group:
         self.weights = ""
         self._model: Any = None
         self.stages: tuple[Stage, ...] = ()
+        self.meant_for: torch.device | None = None
         self._workspace, self._quantise = workspace, spec.quantise
 
     @property
@@ -72,7 +74,19 @@ class Group:
 
     def read(self) -> Generator[float, None, None]:
         """The weights; yields the share done."""
-        self._model = yield from load_model(self._weights(), self._quantise, self._device, stages=self.stages)
+        self._model = yield from load_model(
+            self._weights(), self._quantise, self._device, stages=self.stages, meant_for=self.meant_for
+        )
+
+    def weight_bytes(self) -> int:
+        """Of the weights read and not yet attached."""
+        tensors = () if self._model is None else (*self._model.parameters(), *self._model.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def move(self, device: torch.device) -> None:
+        """What was read for this device, onto it."""
+        self._model = move_model(self._model, device)
+        self.stages = (Stage(device, 0),)
 
     def attach(self) -> None:
         """The adapters beside the weights read, and the decoder for all rows. UserError for one that does not fit."""

@@ -54,12 +54,18 @@ def pick_dtype(device: torch.device, quantise: bool) -> torch.dtype:
 
 
 def load_model(
-    files: ModelFiles, quantise: bool, device: torch.device, kernels: bool = True, stages: Sequence[Stage] = ()
+    files: ModelFiles,
+    quantise: bool,
+    device: torch.device,
+    kernels: bool = True,
+    stages: Sequence[Stage] = (),
+    meant_for: torch.device | None = None,
 ) -> Generator[float, None, Any]:
     """Read and quantise a checkpoint; yields the share done and returns the model, ready for inference.
 
     ``kernels``: give it our own for decode steps, where they work (decode_fused.py). ``stages``: where its layers go
-    when there are several devices, of which ``device`` is the first.
+    when there are several devices, of which ``device`` is the first. ``meant_for``: where it will be moved to and compute
+    (move_model), when that is not where it is read.
 
     UserError when it is pickled, needs code of its own, is of an unknown architecture, or does not fit. A checkpoint
     that is already quantised stays as it is. Closing the generator stops the reading at the next tensor.
@@ -74,12 +80,13 @@ def load_model(
     quantised = getattr(config, "quantization_config", None) is not None
     if len(stages) < 2:  # else the plan has looked at the room
         _check_room(files, quantise and not quantised, device)
-    dtype = pick_dtype(device, quantise)
+    on_gpu = (meant_for or device).type == "cuda"
+    dtype = torch.bfloat16 if on_gpu and device.type == "cpu" else pick_dtype(device, quantise)
     options: dict[str, Any] = {
         "dtype": dtype,
         "device_map": _device_map(config, device, stages),
         "use_safetensors": True,
-        "attn_implementation": attention_for(config, device.type == "cuda"),
+        "attn_implementation": attention_for(config, on_gpu),
     }
     if quantise and not quantised:  # an explicit None would switch off the detection of quantised checkpoints
         options["quantization_config"] = BitsAndBytesConfig(**NF4, bnb_4bit_compute_dtype=dtype)
@@ -94,6 +101,14 @@ def load_model(
     if kernels and device.type == "cuda":
         model.decode_kernels = prepare(model)
     return model
+
+
+def move_model(model: Any, device: torch.device) -> Any:
+    """A model that was read on the host for this device, onto it."""
+    moved = model.to(device)
+    if device.type == "cuda":
+        fuse_norms(moved)
+    return moved
 
 
 def memory_held(device: torch.device) -> int:

@@ -6,6 +6,7 @@ cover: either engine.
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -124,7 +125,8 @@ def _side_by_side(
 ) -> Iterator[Event]:
     """Events as they come, each side in a thread of its own. Closing early, or an error of one, cancels all."""
     said: queue.SimpleQueue[Event | _Ended] = queue.SimpleQueue()
-    threads = [threading.Thread(target=_pump, args=(side, said), name="side", daemon=True) for side in sides]
+    runs = [partial(contextvars.copy_context().run, _pump, side, said) for side in sides]  # in the name of who asked
+    threads = [threading.Thread(target=run, name="side", daemon=True) for run in runs]
     for thread in threads:
         thread.start()
     left = len(threads)

@@ -5,11 +5,10 @@ Covers: which writer makes which file, names with the time. Does not cover: the 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
+from assets.files import for_download
 from assets.words import Words
 from compare.export import Exported, export_csv, export_spreadsheet
 from compare.export_dataset import export_dataset
@@ -35,7 +34,7 @@ _NAMES = {
 
 def make_file(kind: str, services: CompareServices, words: Words, picture: Callable[[], Picture]) -> Exported:
     """One file in a folder of its own. ``picture`` is asked only by those that show figures."""
-    target = Path(tempfile.mkdtemp(prefix="naranhi-")) / _NAMES[kind].format(datetime.now().strftime("%Y%m%d-%H%M"))
+    target = for_download(_NAMES[kind].format(datetime.now().strftime("%Y%m%d-%H%M")))
     store, version = services.ratings, services.app_version
     makers: dict[str, Callable[[], Exported]] = {
         "report": lambda: export_html(picture(), target, words, version),

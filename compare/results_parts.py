@@ -46,8 +46,8 @@ def components(words: Words, services: CompareServices) -> dict[str, Any]:
         parts["told"] = gr.HTML()
         with gr.Row(visible=False, elem_classes="n-choose") as parts["choose"]:
             parts["domain"] = _domains(words)
-            parts["study"] = _dropdown("n-results-study")
-            parts["pair"] = _dropdown("n-results-pair")
+            parts["study"] = _dropdown("n-results-study", words("results.which_study"))
+            parts["pair"] = _dropdown("n-results-pair", words("results.which_pair"))
             parts["blind"] = gr.Checkbox(
                 True, label=words("results.blind_only"), container=False, elem_classes="n-check"
             )
@@ -74,14 +74,20 @@ def _cards(words: Words) -> dict[str, gr.HTML]:
     return cards
 
 
-def _dropdown(name: str) -> gr.Dropdown:
+def _dropdown(name: str, label: str) -> gr.Dropdown:
     return gr.Dropdown(
-        [], show_label=False, container=False, visible=False, elem_id=name, elem_classes="n-results-pick"
+        [], label=label, show_label=False, container=False, visible=False, elem_id=name, elem_classes="n-results-pick"
     )
 
 
 def _domains(words: Words) -> gr.Radio:
     choices = [(words("results.all"), "")] + [(words(f"ratings.domain.{d}"), d) for d in DOMAINS]
     return gr.Radio(
-        choices, value="", show_label=False, container=False, elem_classes="n-pills", elem_id="n-results-domain"
+        choices,
+        value="",
+        label=words("results.which_domain"),
+        show_label=False,
+        container=False,
+        elem_classes="n-pills",
+        elem_id="n-results-domain",
     )

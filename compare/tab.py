@@ -17,6 +17,7 @@ from compare import tab_changes, tab_prompts, tab_setup, tab_study, tab_talk, ta
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
+from compare.tab_prompts import PromptPanel
 from compare.tab_study import StudyTab
 
 VISITORS = 16
@@ -37,6 +38,7 @@ class CompareTab:
 
     page: Page
     study: StudyTab
+    own: PromptPanel
 
     @property
     def state(self) -> gr.State:
@@ -57,7 +59,7 @@ class CompareTab:
     def show_on(self, triggers: Sequence[Any]) -> None:
         """Bring the tab up to date at these events: the page's load and the tab's select."""
         page = self.page
-        gr.on(list(triggers), page.show, [page.state, page.browser], page.outputs, **_quiet(VISITORS))
+        _followed(page, gr.on(list(triggers), page.show, [page.state, page.browser], page.outputs, **_quiet(VISITORS)))
 
 
 def build(words: Words, services: CompareServices) -> CompareTab:
@@ -79,7 +81,7 @@ def build(words: Words, services: CompareServices) -> CompareTab:
     tab_prompts.on_kept(own, page.relist, [state, talk.prompt], page.talking)
     mode.change(_rooms, mode, [chat, study.area], **_quiet())
     study.show_on([mode.change])
-    return CompareTab(page, study)
+    return CompareTab(page, study, own)
 
 
 @for_visitors
@@ -93,18 +95,27 @@ def _quiet(limit: int | None = None) -> dict[str, Any]:
     return {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": limit}
 
 
+def _followed(page: Page, begun: Any) -> None:
+    """After it: how far loading is, the page as it is then, and asking open, one after the other."""
+    following = begun.then(page.follow, [page.state], page.setup.outputs, **_quiet(VISITORS))
+    whole = following.then(page.settle, [page.state], page.outputs, **_quiet(VISITORS))
+    whole.then(page.ready, None, [page.talk.ask], **_quiet(VISITORS))
+
+
 def _wire_setup(page: Page) -> None:
     setup, state = page.setup, page.state
     for picker in (setup.base, setup.other):
         changed = [setup.facts, setup.foreign, setup.key_base, setup.key_other, setup.load]
         picker.change(page.look, [state, setup.base, setup.other], changed, trigger_mode="always_last", **_quiet())
     asked = [setup.base, setup.other, setup.system, setup.template, setup.key_base, setup.key_other]
-    setup.load.click(page.load, [state, *asked], page.outputs, **_quiet(VISITORS))
+    _followed(page, setup.load.click(page.load, [state, *asked], setup.outputs, **_quiet(VISITORS)))
     setup.cancel.click(page.cancel_loading, None, None, **_quiet())
     setup.change.click(page.change, [state], page.outputs, **_quiet())
     setup.back.click(page.back, [state], page.outputs, **_quiet())
     setup.unload.click(page.unload, [state], page.outputs, **_quiet())
-    gr.Timer(LOOK).tick(page.tick, [state], page.outputs, **_quiet(VISITORS))
+    moved = gr.State("")
+    gr.Timer(LOOK).tick(page.tick, [state], moved, **_quiet(VISITORS))
+    moved.change(page.repaint, [state], page.outputs, **_quiet(VISITORS))
 
 
 def _wire_talk(page: Page) -> None:

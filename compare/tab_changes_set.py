@@ -59,6 +59,7 @@ def build(words: Words) -> SetPanel:
         order = gr.Radio(
             [(words(key), name) for name, key in ORDERS],
             value=ORDERS[0][0],
+            label=words("changes.set.order"),
             show_label=False,
             container=False,
             visible=False,

@@ -36,15 +36,13 @@ class Page(Loads):
     # Who looks, and what they see
 
     @for_visitors
-    def show(self, session: Session, kept: str | None, request: gr.Request) -> Iterator[Shown]:
-        """The page is opened or looked at again: everything as it is now, and loading as it goes on."""
+    def show(self, session: Session, kept: str | None, request: gr.Request) -> Shown:
+        """The page is opened or looked at again: everything as it is now."""
         first = not session.rater
         with self.telling():
             self._know(session, kept, request)
         begun = self._begin(session) if first else {}
-        yield self.paint(session) | begun | {self.browser: session.rater}
-        if session.role == "owner":
-            yield from self.follow(session)
+        return self.paint(session) | begun | {self.browser: session.rater}
 
     def _know(self, session: Session, kept: str | None, request: gr.Request) -> None:
         session.role = "owner" if self.services.owner(request) else "visitor"

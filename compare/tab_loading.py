@@ -7,11 +7,13 @@ line and the engine (desk.py).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gradio as gr
 
+from assets.access import for_visitors
 from assets.errors import UserError
 from compare import tab_remote, tab_setup, tab_talk, views
 from compare.candidates import Asked, choose, look_up
@@ -19,6 +21,8 @@ from compare.session import Session
 from compare.tab_page import Painted, Shown
 
 log = logging.getLogger(__name__)
+STALE = ("?", False)  # no state of the desk: the page must be painted anew
+PACE = 0.5  # seconds between two looks at how far loading is
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,9 @@ class Loads(Painted):
         key_base: str | None,
         key_other: str | None,
         request: gr.Request,
-    ) -> Iterator[Shown]:
-        """Load the pair and show how far it is. Leaving the page does not stop it; cancelling does."""
+    ) -> Shown:
+        """Begin to load the pair. Leaving the page does not stop it; cancelling does."""
         keys = {self.setup.key_base: gr.update(value=""), self.setup.key_other: gr.update(value="")}
-        yield {self.setup.load: gr.update(interactive=False), self.setup.progress: "", **keys}
         try:
             self.only_owner(request)
             session.picked = (base or "", other or "")
@@ -59,28 +62,50 @@ class Loads(Painted):
         except Exception as error:
             if not isinstance(error, UserError):
                 log.exception("loading could not begin")
-            note = views.bad(views.sentence(error, self.words))
-            yield {self.setup.progress: note, self.setup.load: gr.update(interactive=True)}
-            return
-        session.editing = False
+            return keys | {self.setup.progress: views.bad(views.sentence(error, self.words))}
+        session.editing, session.seen = False, STALE
         session.clear()
         for key, values in chosen.notes:
             gr.Info(self.words(key, **values), title=self.words("app.name"))
-        yield from self.follow(session)
+        return keys | self._loading("")
 
+    def _loading(self, progress: str) -> Shown:
+        return {
+            self.setup.progress: progress,
+            self.setup.card: gr.update(visible=True),
+            self.setup.load: gr.update(visible=False),
+            self.setup.cancel: gr.update(visible=True),
+        }
+
+    # The browser needs a while for a whole page, and shows what events that run side by side have sent in any order:
+    # a page sent late would cover an answer that had begun. So loading is followed by an event, the page that comes of
+    # it painted by the next, and asking opened by one more.
+
+    @for_visitors
     def follow(self, session: Session) -> Iterator[Shown]:
-        loading = None
-        for loading in self.services.desk.follow():
+        """How far loading is, until it ends. Each time all of it: of what comes in between, the browser may lose some."""
+        yield {self.setup.progress: gr.skip()}
+        last = 0.0
+        for loading in self.services.desk.follow() if session.role == "owner" else ():
             if loading.ended:
-                break
-            yield {
-                self.setup.progress: views.loading(loading, self.words),
-                self.setup.card: gr.update(visible=True),
-                self.setup.load: gr.update(visible=False),
-                self.setup.cancel: gr.update(visible=True),
-            }
-        if loading is not None:
-            yield self.paint(session)
+                return
+            session.seen = STALE
+            if time.monotonic() - last >= PACE:
+                last = time.monotonic()
+                yield self._loading(views.loading(loading, self.words))
+
+    @for_visitors
+    def settle(self, session: Session) -> Shown:
+        """The whole page where it shows what is no more; nobody can ask yet."""
+        if session.seen == self._state():
+            return {self.setup.progress: gr.skip()}
+        shown = self.paint(session)
+        return shown | {self.talk.ask: shown[self.talk.ask] | {"interactive": False}}
+
+    @for_visitors
+    def ready(self) -> Shown:
+        """Open asking where there is somebody to ask."""
+        return {self.talk.ask: gr.update(interactive=self.services.desk.pair is not None)}
 
     def cancel_loading(self, request: gr.Request) -> None:
         with self.telling():

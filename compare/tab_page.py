@@ -7,6 +7,7 @@ cover: what a press does (tab_loading.py, tab_events.py).
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,10 +64,15 @@ class Painted:
         return talk | tab_vote.paint(self.vote, session, self.words) | tab_changes.paint(self.changes, session)
 
     @for_visitors
-    def tick(self, session: Session) -> Shown:
-        """Now and then: what others have loaded or unloaded, or what fell asleep, since this page was painted."""
-        if session.ticket is not None or session.seen == self._state():
-            return {self.setup.line: gr.skip()}
+    def tick(self, session: Session) -> Any:
+        """Now and then: whether others have loaded or unloaded, or it fell asleep, since this page was painted. A new
+        value then, else nothing: a handler with the whole page as its output costs the browser, whatever it returns."""
+        same = session.ticket is not None or session.seen == self._state()
+        return gr.skip() if same else secrets.token_hex(8)
+
+    @for_visitors
+    def repaint(self, session: Session) -> Shown:
+        """The whole tab as it is now."""
         return self.paint(session)
 
     def _state(self) -> tuple[str, bool]:

@@ -25,14 +25,16 @@ HIDDEN = {"show_progress": "hidden", "api_visibility": "private"}
 
 @dataclass(frozen=True)
 class PromptPanel:
-    """``kept`` changes when a set was stored, which is when the pickers must be listed anew."""
+    """``kept`` changes when a set was stored, which is when the pickers must be listed anew. ``fold`` is hidden until
+    somebody is known to be the owner, who alone may send files."""
 
     kept: gr.State
+    fold: gr.Accordion
 
 
 def build(words: Words, services: CompareServices) -> PromptPanel:
     """The folded panel with its events."""
-    with gr.Accordion(words("compare.own"), open=False, elem_classes="n-fold", elem_id="n-own"):
+    with gr.Accordion(words("compare.own"), open=False, visible=False, elem_classes="n-fold", elem_id="n-own") as fold:
         gr.HTML(f'<p class="n-sub">{words("compare.own.sub")}</p>')
         file = gr.File(label=words("compare.own.file"), type="filepath", height=110, elem_id="n-own-file")
         columns = gr.Textbox(
@@ -52,7 +54,7 @@ def build(words: Words, services: CompareServices) -> PromptPanel:
 
     file.upload(upload, [file, kept], [columns, said, kept], **HIDDEN)
     columns.submit(add, [file, columns, kept], [columns, said, kept], **HIDDEN)
-    return PromptPanel(kept)
+    return PromptPanel(kept, fold)
 
 
 def on_kept(panel: PromptPanel, handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from assets.files import for_download
 from compare import study_pack
 from compare.study import Study
 from compare.tab_study_guard import Guarded
@@ -48,8 +48,7 @@ class Away(Guarded):
             self.only_owner(request)
             study = self._study(room)
             if study is not None:
-                folder = Path(tempfile.mkdtemp(prefix="naranhi-"))
-                target = folder / f"naranhi-{study.id}-{datetime.now():%m%d-%H%M}.{kind}"
+                target = for_download(f"naranhi-{study.id}-{datetime.now():%m%d-%H%M}.{kind}")
                 write(study, target)
                 label = self.words("studies.download.named", name=target.name)
                 return self.paint(room) | {self.one.file: gr.update(value=str(target), visible=True, label=label)}

@@ -78,6 +78,7 @@ def switch(words: Words) -> tuple[gr.Radio, gr.HTML]:
         mode = gr.Radio(
             modes(words, owner=False),
             value="blind",
+            label=words("compare.mode"),
             show_label=False,
             container=False,
             elem_classes="n-switch",
@@ -95,7 +96,9 @@ def modes(words: Words, *, owner: bool) -> list[tuple[str, str]]:
 def build(words: Words, mode: gr.Radio, hint: gr.HTML) -> TalkPanel:
     with gr.Column(elem_classes="n-card n-question") as card:
         pick, domain, prompt, following, before = _pick(words)
-        text = gr.Textbox(show_label=False, container=False, lines=2, max_lines=8, elem_id="n-text")
+        text = gr.Textbox(
+            label=words("compare.text"), show_label=False, container=False, lines=2, max_lines=8, elem_id="n-text"
+        )
         with gr.Accordion(words("compare.reference"), open=False, visible=False, elem_classes="n-fold") as reference:
             answer = gr.HTML()
         with gr.Row(elem_classes="n-actions"):
@@ -118,12 +121,15 @@ def _pick(words: Words) -> tuple[gr.Column, gr.Radio, gr.Dropdown, gr.Button, gr
             domain = gr.Radio(
                 [(words(f"compare.domain.{d}"), d) for d in DOMAINS],
                 value="emotion",
+                label=words("compare.domain"),
                 show_label=False,
                 container=False,
                 elem_classes="n-pills",
                 elem_id="n-domain",
             )
-            prompt = gr.Dropdown([], show_label=False, container=False, scale=5, elem_id="n-prompt")
+            prompt = gr.Dropdown(
+                [], label=words("compare.prompt"), show_label=False, container=False, scale=5, elem_id="n-prompt"
+            )
             following = gr.Button(words("compare.prompt.next"), scale=0, min_width=110)
         before = gr.HTML(visible=False)
     return pick, domain, prompt, following, before

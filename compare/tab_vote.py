@@ -78,6 +78,7 @@ def build(words: Words) -> VotePanel:
         with gr.Row(elem_classes="n-vote"):
             choice = gr.Radio(
                 [(words(f"compare.vote.{c}"), c) for c in CHOICES],
+                label=words("compare.vote"),
                 show_label=False,
                 container=False,
                 elem_id="n-choice",

@@ -35,11 +35,12 @@ class Trouble:
     loss: float = math.nan
     usual: float = math.nan
 
-    def error(self) -> UserError:
-        """For a run that has nothing to go back to."""
+    def error(self, rate: float) -> UserError:
+        """For a run that has nothing to go back to; ``rate`` is the learning rate to begin again with."""
         if self.kind == "diverged":
-            return UserError("train.diverged", step=self.step, loss=f"{self.loss:.2f}", usual=f"{self.usual:.2f}")
-        return UserError("train.not_a_number", step=self.step)
+            seen = {"loss": f"{self.loss:.2f}", "usual": f"{self.usual:.2f}"}
+            return UserError("train.diverged", step=self.step, rate=rate, **seen)
+        return UserError("train.not_a_number", step=self.step, rate=rate)
 
 
 class Losses:

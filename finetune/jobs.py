@@ -41,6 +41,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 class Job:
     """What job.json says. Times are seconds since 1970; ``supervisor`` is (pid, process start in seconds since boot).
 
+    ``group`` is what it belongs to with other runs that go one after the other (groups.py), "" for a run of its own.
     ``asked`` is when somebody last asked for it to go on, None for when it was created; ``deadline`` by when it ends.
     ``memory`` says what was missing when memory ran out and what is proposed, ``tries`` what was taken (remedy.py).
     """
@@ -61,6 +62,7 @@ class Job:
     deadline: float | None = None
     memory: dict[str, Any] | None = None
     tries: tuple[dict[str, Any], ...] = ()
+    group: str = ""
     version: int = VERSION
 
     @property
@@ -115,7 +117,9 @@ def from_dict(values: dict[str, Any]) -> Job:
 class Jobs:
     """The jobs of a workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, closed: str = "") -> None:
+        """``closed``: the key of the sentence why no run may start on this machine, where none may."""
+        self.closed = closed
         self.workspace = workspace
 
     def folder(self, job_id: str) -> Path:
@@ -160,13 +164,18 @@ class Jobs:
         """A place for a job that is not there yet."""
         return self.workspace.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
-    def create(self, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path, request: str) -> Job:
+    def create(
+        self, spec: specs.TrainSpec, plan: planning.LaunchPlan, folder: Path, request: str, group: str = ""
+    ) -> Job:
         """Queue a run and start it if its devices are free. A ``request`` seen before gives the job it made then."""
         with self.lock():
             same = [job for job in self.list() if request and job.request == request]
             if same:
                 return same[0]
-            job = Job(folder.name, spec.name or folder.name, "queued", time.time(), request, facts=facts_of(spec))
+            if self.closed:
+                raise UserError(self.closed)
+            name, facts = spec.name or folder.name, facts_of(spec)
+            job = Job(folder.name, name, "queued", time.time(), request, facts=facts, group=group)
             try:
                 self._write(job, spec, plan, folder)
             except OSError as error:
@@ -202,10 +211,12 @@ class Jobs:
 
     def resume(self, job_id: str) -> Job:
         """Queue an ended run again; it goes on from its last checkpoint, slower if it had to go back there."""
+        if self.closed:
+            raise UserError(self.closed)
         with self.lock():
             job = self.get(job_id)
             if job.state in ("stopped", "failed"):
-                if job.error and job.error["key"].startswith("train.back."):
+                if job.error and "rate" in job.error.get("values", {}):  # the loss ran away; older records have none
                     self._slow_down(job_id, job.error["values"]["rate"])
                 (self.folder(job_id) / "stop").unlink(missing_ok=True)
                 fresh: dict[str, Any] = dict.fromkeys(NEWLY_ASKED) | {"asked": time.time()}
@@ -242,10 +253,14 @@ class Jobs:
             shutil.rmtree(self.folder(job_id))
 
     def start_next(self) -> None:
-        """Start every queued job whose devices are free and not wanted by an older one."""
+        """Start every queued job whose devices are free and not wanted by an older one, of a group one at a time."""
+        if self.closed:
+            return
         with self.lock():
             wanted: set[str] = set()
-            for job in reversed(self.list()):
+            listed = self.list()
+            busy = {job.group for job in listed if job.group and job.state in ("starting", "running")}
+            for job in reversed(listed):
                 if job.elsewhere:
                     continue
                 if job.state == "starting":
@@ -253,8 +268,10 @@ class Jobs:
                 if job.state != "queued":
                     continue
                 devices = set(self.plan(job.id).devices)
-                if not devices & wanted and not any(holder(self.workspace, d) is not None for d in devices):
+                free = not devices & wanted and not any(holder(self.workspace, d) is not None for d in devices)
+                if free and job.group not in busy:
                     self._launch(job)
+                busy |= {job.group} - {""}
                 wanted |= devices
 
     def _launch(self, job: Job) -> None:

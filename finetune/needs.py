@@ -45,7 +45,7 @@ def needs(spec: TrainSpec, plan: LaunchPlan, shape: Shape, jobs: Jobs, free: int
     """``free`` is the disk's free space in bytes."""
     download = missing(spec.model, shape)
     trained = shape.parameters if spec.method == "full" else adapter_parameters(shape, spec)
-    checkpoints = (spec.watch.keep + 1) * trained * (WEIGHT + STATES)
+    checkpoints = (spec.watch.keep + 1 + spec.watch.keeps_best) * trained * (WEIGHT + STATES)
     copy = _copy(spec, plan, shape, jobs.workspace)
     slow, fast = _speeds(jobs)
     seconds = (download / fast, download / slow)

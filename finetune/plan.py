@@ -8,6 +8,7 @@ a plan).
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -252,7 +253,8 @@ def _argv(folder: Path, launcher: bool) -> tuple[str, ...]:
     if not launcher:
         return (sys.executable, *script)
     start = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / "accelerate.yaml"))
-    return (*start, *script)
+    quiet = ("--log_dir", os.devnull)  # else each launch leaves a folder in the machine's temporary one
+    return (*start, *quiet, *script)
 
 
 def _accelerate(placement: str, processes: int, offload: bool, cluster: ClusterSpec) -> str:

@@ -48,6 +48,12 @@ def check(reading: Reading, spec: TrainSpec) -> None:
         raise UserError("train.all_masked", length=spec.schedule.max_length)
 
 
+def check_heldout(reading: Reading, spec: TrainSpec) -> None:
+    """UserError("train.best_needs_heldout") when the best moment is wanted and nothing is there to tell it by."""
+    if spec.watch.keeps_best and not reading.source.heldout:
+        raise UserError("train.best_needs_heldout")
+
+
 def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
     ids, marks = tokens(chat, example, spec)
     limit = spec.schedule.max_length
@@ -56,7 +62,7 @@ def _talk(chat: ChatFormat, example: Example, spec: TrainSpec) -> str:
         text = escape(piece)
         parts.append(f"<mark>{text}</mark>" if mark else f"<s>{text}</s>")
     joined = "".join(parts).replace("</mark><mark>", "").replace("</s><s>", "")
-    return f'<div class="n-talk">{joined}{" …" if len(ids) > limit else ""}</div>'
+    return f'<div class="n-talk" tabindex="0">{joined}{" …" if len(ids) > limit else ""}</div>'
 
 
 def _numbers(workspace: Workspace, reading: Reading, spec: TrainSpec, words: Words) -> str:

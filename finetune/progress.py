@@ -44,6 +44,20 @@ class Progress:
         """The newest value of a number such as "loss" or "tokens_per_second"."""
         return next((float(row[key]) for row in reversed(self.steps) if row.get(key) is not None), None)
 
+    @property
+    def ends(self) -> dict[str, tuple[float, float]]:
+        """Domain that is not trained -> its loss before the first step and with the weights the run ended with."""
+        found: dict[str, list[float]] = {}
+        for row in self.others:
+            if row["loss"] is None:
+                continue
+            losses = found.setdefault(row["domain"], [])
+            if row["step"] == 0:
+                losses[:] = [row["loss"]]
+            elif losses:
+                losses[1:] = [row["loss"]]
+        return {domain: (losses[0], losses[1]) for domain, losses in found.items() if len(losses) == 2}
+
 
 def phase_of(folder: Path) -> str | None:
     """The phase a run says it is in."""

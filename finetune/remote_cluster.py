@@ -62,7 +62,8 @@ exit "$code"
 """
 TRAIN = '-m finetune.train --spec "$RUN/spec.yaml" --out "$RUN"'
 ACCELERATE = (
-    '"$PYTHON" -m accelerate.commands.launch --config_file "$RUN/accelerate.yaml" --machine_rank {rank}'
+    '"$PYTHON" -m accelerate.commands.launch --config_file "$RUN/accelerate.yaml" --log_dir /dev/null'
+    " --machine_rank {rank}"
     ' --main_process_ip "$HEAD" --main_process_port "$PORT" '
 )
 PLAIN = r"""# On every machine: the same code, the same RUN folder on a disk that all of them see, then its own line.

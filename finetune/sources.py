@@ -18,6 +18,7 @@ from assets.files import Workspace
 from finetune import data as reading
 from finetune import preference_data
 from finetune.data import Dropped, Example, Mapping, Note
+from finetune.data_similar import normalised
 from finetune.spec import DataSpec
 
 HUB_ROWS = 100_000  # the first rows of a Hub split; more than a run here would see
@@ -114,5 +115,7 @@ def _rank(example: Example) -> str:
 
 
 def _text(example: Example) -> str:
-    """All that a row says, to find it again on the other side."""
-    return json.dumps([example.messages, example.chosen, example.rejected, example.text, example.label])
+    """All that a row says, to find it again on the other side: equal rows were dropped, those that differ in spaces, marks or
+    case are as good as equal."""
+    said = [example.messages, example.chosen, example.rejected, example.text, example.label]
+    return normalised(json.dumps(said, ensure_ascii=False))

@@ -25,11 +25,13 @@ from finetune import (
     tab_data,
     tab_elsewhere,
     tab_elsewhere_events,
+    tab_enough,
     tab_form,
     tab_hub,
     tab_merge,
     tab_plan,
     tab_preference,
+    tab_rates,
     tab_runs,
     tab_share,
     tab_side,
@@ -45,11 +47,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class TrainTab:
     """What app.py wires further: the run that is shown, the buttons that lead to the comparison with the base, with the
-    adapter it went on from and of two runs, and where a preference file goes."""
+    adapter it went on from, of two runs and of two of a group, and where a preference file goes."""
 
     picked: Any
     compare: Any
     side: tab_side.Side
+    enough: tab_enough.Card
     parent: Any
     preference: tab_preference.PreferencePanel
 
@@ -60,17 +63,22 @@ class _Plan:
     first: Any
     start: Any
     shrink: Any
+    rate: Any
     bar: Any
     yaml: Any
     command: Any
     preview: Any
     request: Any
     here: Any
+    enough: tab_enough.Panel
     elsewhere: tab_elsewhere.Panel
 
 
 def build(words: Words, services: TrainServices) -> TrainTab:
     """The tab's content inside the current container, with its events."""
+    if services.jobs.closed:
+        gr.HTML(f'<div class="n-note warn">{words(services.jobs.closed)}</div>', elem_id="train-closed")
+    enough = tab_enough.card(words)
     runs = tab_runs.build(words)
     with runs.card:
         side = tab_side.build(words, services.jobs)
@@ -79,28 +87,32 @@ def build(words: Words, services: TrainServices) -> TrainTab:
         tab_elsewhere_events.card(words, services, runs.picked, runs.head)
     with gr.Accordion(words("train.new"), open=True, elem_id="train-new") as fold:
         form = tab_form.build(words)
-        parts = _outcome(words)
+        parts = _outcome(words, bool(services.jobs.closed))
         with gr.Accordion(words("train.hub"), open=False, elem_classes="n-card"):
             tab_hub.build(words, services.owner)
     tab_runs.wire(runs, services.jobs, words, services.owner, services.elsewhere.runners)
+    tab_enough.wire_card(enough, runs, words, services)
     _wire_form(form, parts, runs, fold, words, services)
     _wire_elsewhere(form, parts, runs, fold, words, services)
-    return TrainTab(runs.picked, runs.compare, side, runs.parent, tab_preference.wire(form, fold, words, services))
+    preference = tab_preference.wire(form, fold, words, services)
+    return TrainTab(runs.picked, runs.compare, side, enough, runs.parent, preference)
 
 
-def _outcome(words: Words) -> _Plan:
+def _outcome(words: Words, closed: bool) -> _Plan:
     with gr.Column(elem_classes="n-card"):
         gr.HTML(tab_form.title(4, words("train.preview")))
         shown = gr.HTML(elem_id="train-preview")
     with gr.Column(elem_classes="n-card"):
-        where = tab_elsewhere.choice(words)
-        with gr.Column() as here:
+        where = tab_elsewhere.choice(words, closed)
+        with gr.Column(visible=not closed) as here:
             line = gr.HTML(elem_id="train-plan")
             first = gr.HTML()
             shrink = gr.Button(
                 words("train.shrink"), variant="primary", size="lg", visible=False, elem_id="train-shrink"
             )
+            rate = gr.Button(words("rates.use"), visible=False, elem_id="train-rate-use")
             start = gr.Button(words("train.start.first"), variant="primary", size="lg", elem_id="train-start")
+            enough = tab_enough.panel(words)
         elsewhere = tab_elsewhere.build(words, where)
         with gr.Accordion(words("train.memory"), open=False, elem_classes="n-plain"):
             bar = gr.HTML(elem_id="train-bar")
@@ -118,14 +130,14 @@ def _outcome(words: Words) -> _Plan:
                 wrap_lines=True,
                 elem_id="train-command",
             )
-    return _Plan(line, first, start, shrink, bar, yaml, command, shown, gr.State(""), here, elsewhere)
+    return _Plan(line, first, start, shrink, rate, bar, yaml, command, shown, gr.State(""), here, enough, elsewhere)
 
 
 def _wire_form(
     form: tab_form.Form, parts: _Plan, runs: tab_runs.Runs, fold: Any, words: Words, services: TrainServices
 ) -> None:
     inputs = form.inputs()
-    planned = [parts.line, parts.first, parts.start, parts.shrink, parts.bar, parts.yaml, parts.command]
+    planned = [parts.line, parts.first, parts.start, parts.shrink, parts.rate, parts.bar, parts.yaml, parts.command]
 
     def replan(**values: Any) -> list[Any]:
         return tab_plan.outputs(values, words, services)
@@ -154,8 +166,7 @@ def _wire_form(
     ]
     gr.on(previews, look, inputs_kwargs=inputs, outputs=parts.preview, trigger_mode="always_last", **HIDDEN)
     gr.context.Context.root_block.load(look, inputs_kwargs=inputs, outputs=parts.preview, **HIDDEN)
-    names = list(tab_form.preset_values("quick"))
-    form.preset.input(lambda p: _preset(p, names), form.preset, [getattr(form, n) for n in names], **HIDDEN)
+    tab_rates.wire(form, services, parts.rate)
 
     def store(path: str | None, request: gr.Request) -> Iterator[list[Any]]:
         yield [gr.skip(), gr.skip(), gr.skip(), views.waiting(words("train.preview.reading"))]
@@ -194,6 +205,11 @@ def _wire_form(
         trigger_mode="once",
         api_visibility="private",
     ).then(lambda p, s: tab_runs.refresh(services.jobs, p, {}, words), [runs.picked, runs.seen], runs.shown(), **HIDDEN)
+
+    def shown(event: Any) -> None:
+        event.then(lambda p: tab_runs.refresh(services.jobs, p, {}, words), runs.picked, runs.shown(), **HIDDEN)
+
+    tab_enough.wire_panel(parts.enough, form, [runs.picked, runs.seen, fold], shown, words, services)
     _on_load(inputs, planned, parts, runs, fold, words, services)
 
 
@@ -226,11 +242,6 @@ def _on_load(
     page.load(lambda: secrets.token_hex(8), None, parts.request, **HIDDEN)
     page.load(lambda **v: tab_plan.outputs(v, words, services), inputs_kwargs=inputs, outputs=planned, **HIDDEN)
     page.load(lambda: tab_runs.refresh(services.jobs, None, {}, words), None, runs.shown(), **HIDDEN)
-
-
-def _preset(name: str, names: list[str]) -> list[Any]:
-    values = tab_form.preset_values(name)
-    return [f"{values[n]:g}" if n == "learning_rate" else values[n] for n in names]
 
 
 def _store(path: str | None, request: gr.Request, words: Words, services: TrainServices) -> list[Any]:
@@ -268,6 +279,7 @@ def _start(request: gr.Request, token: str, values: dict[str, Any], words: Words
     spec = tab_form.to_spec(values)
     reading = services.readings.get(spec)
     preview.check(reading, spec)
+    preview.check_heldout(reading, spec)
     starting.check(services.workspace, spec, reading.chat.template_hash)
     folder = services.jobs.new_folder()
     made, _ = tab_plan.make(spec, services, folder)

@@ -65,12 +65,13 @@ class Panel:
     cluster: Cluster
 
 
-def choice(words: Words) -> Any:
-    """Where to train, above everything that depends on it."""
+def choice(words: Words, closed: bool = False) -> Any:
+    """Where to train, above everything that depends on it. ``closed``: not here."""
+    offered = PLACES[1:] if closed else PLACES
     gr.HTML(tab_form.title(5, words("elsewhere.where")))
     return gr.Radio(
-        [(words("elsewhere.where." + place), place) for place in PLACES],
-        value="here",
+        [(words("elsewhere.where." + place), place) for place in offered],
+        value=offered[0],
         show_label=False,
         label=words("elsewhere.where"),
         elem_classes="n-pick",
@@ -81,11 +82,11 @@ def choice(words: Words) -> Any:
 
 def build(words: Words, where: Any) -> Panel:
     """The two other places, hidden until one is chosen."""
-    return Panel(where, _hub(words), _cluster(words))
+    return Panel(where, _hub(words, where.value == "hf"), _cluster(words))
 
 
-def _hub(words: Words) -> Hub:
-    with gr.Column(visible=False, elem_id="train-hf") as group:
+def _hub(words: Words, shown: bool) -> Hub:
+    with gr.Column(visible=shown, elem_id="train-hf") as group:
         gr.HTML(f'<p class="n-sub">{words("elsewhere.hf.sub")}</p>')
         token = gr.Textbox(
             type="password",

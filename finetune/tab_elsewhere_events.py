@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import gradio as gr
 
 from assets.errors import UserError
+from assets.files import for_download
 from assets.words import Words
 from finetune import elsewhere_view as view
 from finetune import methods, outlook, preview, tab_form, tab_plan, views
@@ -65,6 +65,7 @@ def checked(values: dict[str, Any], services: TrainServices) -> TrainSpec:
     methods.check(spec, shape_of(services.workspace, spec.model))
     reading = services.readings.get(spec)
     preview.check(reading, spec)
+    preview.check_heldout(reading, spec)
     starting.check(services.workspace, spec, reading.chat.template_hash)
     return spec
 
@@ -213,7 +214,7 @@ class _ClusterEvents:
             spec, hours = checked(values, self.services), int(at_hours or 1)
             order = Order(spec, at_asked, nodes=nodes, gpus=gpus, memory=room, hours=hours)
             folder = self.services.jobs.folder(there.runners.at("cluster").start(order).id)
-            path = pack(folder, Path(tempfile.mkdtemp(prefix="naranhi-")) / f"{folder.name}.zip")
+            path = pack(folder, for_download(f"{folder.name}.zip"))
         except Exception as error:
             return [_told(error, self.words), gr.skip(), gr.update(value=None), gr.skip(), gr.skip(), ""]
         there.attendant.wake()

@@ -15,7 +15,20 @@ import gradio as gr
 from assets.errors import UserError
 from assets.leases import holder
 from assets.words import Words, duration
-from finetune import gpu, methods, outlook, plan, preview, shapes, tab_form, views, views_memory, views_time
+from finetune import (
+    gpu,
+    methods,
+    outlook,
+    plan,
+    preview,
+    rates,
+    shapes,
+    tab_form,
+    views,
+    views_memory,
+    views_rates,
+    views_time,
+)
 from finetune import shrink as shrinking
 from finetune import start as starting
 from finetune.memory import Shape
@@ -38,17 +51,18 @@ def make(spec: TrainSpec, services: TrainServices, folder: Path) -> tuple[plan.L
 
 
 def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> list[Any]:
-    """line, first-visit sentence, start button, shrink button, memory bar, YAML, command."""
+    """line, first-visit sentence, start button, shrink button, button for the advised rate, memory bar, YAML, command."""
     try:
         spec = tab_form.to_spec(values)
         starting.check(services.workspace, spec)
         made, machine = make(spec, services, EXAMPLE)
-        shown = plan.shown(made)
-        look = outlook.look(spec, made, shape_of(spec, services), machine, services, time.time())
+        shown, shape = plan.shown(made), shape_of(spec, services)
+        look = outlook.look(spec, made, shape, machine, services, time.time())
     except UserError as error:
-        off = [gr.update(interactive=False), gr.update(visible=False)]
+        off = [gr.update(interactive=False), gr.update(visible=False), gr.update(visible=False)]
         return [views.error(words.error(error)), "", *off, "", gr.skip(), gr.skip()]
     line = views.plan_line(made, look.span, words) + views_time.lines(look, values["zone"], words)
+    line += views_rates.show(spec, shape, words)
     taken = next((h for d in made.devices if (h := holder(services.workspace, d)) is not None), None)
     if taken is not None:
         mine = taken.get("kind") == "engine"
@@ -60,13 +74,14 @@ def outputs(values: dict[str, Any], words: Words, services: TrainServices) -> li
         line += f'<p class="n-sub">{words("train.shrink.how", changes=changes)}</p>'
     ran_before = bool(services.jobs.list())
     text = words("train.queue") if taken is not None else words("train.start" if ran_before else "train.start.first")
-    start = gr.update(value=text, interactive=True, variant="secondary" if remedy else "primary")
+    start = gr.update(value=text, interactive=not services.jobs.closed, variant="secondary" if remedy else "primary")
     bar = views_memory.bars(made, words)
     return [
         line,
         "" if ran_before else _first(look.span, words),
         start,
         gr.update(visible=bool(remedy)),
+        gr.update(visible=rates.doubt(spec, shape) is not None),
         bar,
         spec.to_yaml(),
         shown,

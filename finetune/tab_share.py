@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from collections.abc import Iterator
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from assets.errors import UserError
+from assets.files import for_download
 from assets.words import Words
 from finetune import share
 from finetune.services import TrainServices
@@ -55,7 +54,7 @@ def build(words: Words, services: TrainServices, picked: Any) -> None:
         try:
             found = collected(job_id, request)
             name = re.sub(r"[^\w.-]+", "-", found.name).strip("-.") or "adapter"
-            path = share.write_zip(found, Path(tempfile.mkdtemp(prefix="naranhi-")) / f"{name}.zip")
+            path = share.write_zip(found, for_download(f"{name}.zip"))
         except Exception as error:
             return gr.update(value=None), _bad(error, words)
         return gr.update(value=str(path)), f'<p class="n-sub">{words("share.zipped", n=len(found.files))}</p>'

@@ -28,7 +28,7 @@ from assets.hub import ModelFiles, locate
 from assets.leases import join
 from assets.priority import step_back
 from assets.quantised import find_copy, source_of
-from finetune import needs, outcome, preference_data, sources
+from finetune import needs, outcome, preference_data, rates, sources
 from finetune import start as starting
 from finetune.data import Example
 from finetune.shortfall import out_of_memory
@@ -108,7 +108,8 @@ def _run(spec: TrainSpec, folder: Path, workspace: Workspace, marks: Any) -> int
     began = time.time()
     loss, trouble = _train(trainer, checkpoint)
     report.phase("save")
-    back = go_back(folder, trouble, spec.schedule.learning_rate, report) if trouble else None
+    calmer = rates.calmer(spec, rates.shape_in(files.config))
+    back = go_back(folder, trouble, calmer, report) if trouble else None
     kept = None
     if trouble is None and (watch.moved or not watch.stopped):
         kept = best.restore(trainer)

@@ -16,7 +16,7 @@ from assets.errors import UserError
 from assets.files import write_json
 from finetune import train_ranks as ranks
 from finetune import train_whole
-from finetune.divergence import Trouble, slower
+from finetune.divergence import Trouble
 from finetune.train_save import WEIGHTS, checkpoints, is_complete, verify_adapter
 
 NOT_OF_AN_ADAPTER = ("*.pt", "*.pth", "*.bin", "trainer_state.json", "complete.json", "origin.json")
@@ -31,14 +31,15 @@ class GoneWrong(Exception):
 
 
 def go_back(folder: Path, trouble: Trouble, rate: float, report: Any) -> dict[str, Any]:
-    """Key and values of the sentence that says to where; error.json holds them too, for whoever supervises the run.
+    """Key and values of the sentence that says to where; error.json holds them too, for whoever supervises the run. ``rate`` is
+    the learning rate to go on with (rates.calmer).
 
     Collective. UserError on every rank when there is no good checkpoint.
     """
     back = ranks.agreed(_offer_last_good(folder, trouble) if ranks.rank() == 0 else None)
     if back is None:
-        raise trouble.error()
-    values = {"step": trouble.step, "back": back, "rate": slower(rate)}
+        raise trouble.error(rate)
+    values = {"step": trouble.step, "back": back, "rate": rate}
     told = {"key": f"train.back.{trouble.kind}", "values": values}
     report.note(f"train.back.{trouble.kind}", **values)
     if ranks.rank() == 0:

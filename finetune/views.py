@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from html import escape
+from typing import Any
 
 from assets.words import Words, duration, size
 from finetune import views_remedy
@@ -75,7 +76,7 @@ def _ended(job: Job, progress: Progress, words: Words) -> str:
         return views_remedy.ended(job, words)
     if job.state == "failed" or job.error:  # a stopped run has an error when it went back to its last good checkpoint
         error = job.error or {"key": "train.crashed", "values": {"reason": job.exit_code}}
-        return f'<div class="n-note bad">{escape(words(error["key"], **error["values"]))}</div>'
+        return f'<div class="n-note bad">{escape(words(error["key"], **error["values"]) + _slower(error, words))}</div>'
     if job.state == "stopped":
         key = "train.ended.stopped" if progress.step else "train.ended.stopped.early"
         return f'<div class="n-note warn">{words(key, step=progress.step)}</div>'
@@ -85,6 +86,14 @@ def _ended(job: Job, progress: Progress, words: Words) -> str:
     else:
         text = words("train.ended.finished.plain")
     return f'<div class="n-note good">{text}</div>'
+
+
+def _slower(error: dict[str, Any], words: Words) -> str:
+    """The learning rate that a run goes on with whose loss ran away; a run that went back to a checkpoint says it itself."""
+    rate = error["values"].get("rate")
+    if rate is None or error["key"].startswith("train.back."):
+        return ""
+    return " " + words("rates.slower", rate=f"{rate:g}")
 
 
 def figures(job: Job, progress: Progress, words: Words) -> str:

@@ -54,16 +54,7 @@ def overfitting(progress: Progress, words: Words) -> str:
 
 def forgetting(progress: Progress, words: Words) -> str:
     """One sentence per domain that was not trained, once it is measured at both ends."""
-    found: dict[str, list[float]] = {}
-    for row in progress.others:
-        if row["loss"] is None:
-            continue
-        losses = found.setdefault(row["domain"], [])
-        if row["step"] == 0:
-            losses[:] = [row["loss"]]
-        elif losses:
-            losses[1:] = [row["loss"]]
-    return "".join(_said(domain, ends[0], ends[1], words) for domain, ends in found.items() if len(ends) == 2)
+    return "".join(_said(domain, first, last, words) for domain, (first, last) in progress.ends.items())
 
 
 def _said(domain: str, first: float, last: float, words: Words) -> str:

@@ -35,9 +35,19 @@ API = "/gradio_api"
 PASSWORD = "abuse-suite-password-4711"
 TOKEN = "hf_abuseSuiteTokenThatMustNotLeak"
 TYPED = "hf_abuseSuiteTokenTypedByTheOwner"
+OTHER = "rater-somebody-else"  # who cast the votes
 SECRET = "비밀이야기"  # stands in a run's name, in its data, in a conversation and in an answer
 HTML = f"<img src=x onerror=window.pwned=1><script>window.pwned=1</script>{SECRET}"
 VISITORS_NAME = "visitor.test"
+# What somebody who is not the owner may call, on each of the two pages. Add to it only what tells nothing of others.
+VISITORS = sorted(
+    [
+        *("ask", "again", "stop", "clear", "following", "following", "prompt", "domain", "mode", "chosen", "confirm"),
+        *("unfold", "undo", "tick", "repaint", "_rooms", "show", "look", "enter"),
+        *("follow", "settle", "ready", "follow", "settle", "ready"),  # after the page is shown, and after loading
+    ]
+)
+RATERS = ["rate_act", "rate_open"]
 REFUSED = frozenset(Words(language)("app.owner_only") for language in ("ko", "en"))
 
 
@@ -131,7 +141,7 @@ def _fill(home: Path) -> None:
 def vote(number: int) -> Rating:
     return Rating(
         rating_id=f"r{number}",
-        rater="another",
+        rater=OTHER,
         domain="emotion",
         conversation=[{"role": "user", "content": HTML}],
         response_a=f"=1+1 {HTML}",
@@ -208,6 +218,12 @@ class Person:
                     yield said["event_id"], said
                 if said.get("msg") == "close_stream":
                     return
+
+
+def base(name: str) -> str:
+    """A handler's name without the number that gradio gives to the second of a name."""
+    stem, _, last = name.rpartition("_")
+    return stem if last.isdigit() else name
 
 
 def refused(result: dict[str, Any]) -> bool:

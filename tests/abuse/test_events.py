@@ -8,16 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.abuse.site import API, PASSWORD, SECRET, Person, Site, plain, refused
+from tests.abuse.site import API, OTHER, PASSWORD, RATERS, SECRET, VISITORS, Person, Site, base, plain, refused
 
-# What somebody who is not the owner may call, on each of the two pages. Add to it only what tells nothing of others.
-VISITORS = sorted(
-    [
-        *("ask", "again", "stop", "clear", "following", "following", "prompt", "domain", "mode", "chosen", "confirm"),
-        *("unfold", "undo", "tick", "_rooms", "show", "look", "enter"),
-    ]
-)
-RATERS = ["rate_act", "rate_open"]
 Data = Callable[[int], list[Any]]
 
 
@@ -30,12 +22,6 @@ def events(site: Site) -> dict[int, dict[str, Any]]:
 
 def nothing(site: Site) -> Data:
     return lambda fn: [None] * len(events(site)[fn]["inputs"])
-
-
-def base(name: str) -> str:
-    """A handler's name without the number that gradio gives to the second of a name."""
-    stem, _, last = name.rpartition("_")
-    return stem if last.isdigit() else name
 
 
 def names(site: Site, ids: set[int]) -> list[str]:
@@ -67,7 +53,7 @@ def test_a_raters_link_opens_nothing_but_the_raters_page(site: Site, visitor: Pe
 
 def test_what_visitors_get_holds_nothing_of_others(site: Site, swept: dict[int, dict[str, Any]]) -> None:
     found = json.dumps(swept, ensure_ascii=False)
-    assert SECRET not in found and "another" not in found and str(site.home) not in found
+    assert SECRET not in found and OTHER not in found and str(site.home) not in found
 
 
 def test_the_owner_is_refused_nothing(site: Site, owner: Person) -> None:

@@ -15,6 +15,7 @@ from compare.study_items import Answer, needed
 from compare.study_store import Studies
 from tests import browser
 from tests.abuse.site import HTML, Site
+from tests.compare.openai_server import Reply, Script, serving
 from tests.e2e.test_study import vote
 from tests.load.made import links, open_study
 
@@ -77,6 +78,24 @@ def test_answers_on_the_raters_page(page: Any, code: str) -> None:
         vote(page, "4")
     page.get_by_text("onerror").first.wait_for()
     assert page.get_by_text("javascript:window.pwned").count() and harmless(page)
+
+
+def test_answers_in_the_panes_and_names_of_models(page: Any, site: Site) -> None:
+    """What a model says, and what a server calls it: neither is the owner's to choose."""
+    pieces = tuple(ANSWER[at : at + 7] for at in range(0, len(ANSWER), 7))
+    with serving(Script({"attack": [Reply(pieces)]})) as server:
+        page.goto("/")
+        page.get_by_role("tab", name="비교", exact=True).click()
+        for picker in ("#n-base input", "#n-other input"):
+            page.locator(picker).fill(f"{server.url}#attack")
+            page.locator(picker).press("Tab")
+        page.locator("#n-load").click()
+        page.locator("#n-text textarea").fill(ANSWER)
+        page.locator("#n-ask:not([disabled])").click()
+        page.locator("#n-votebar").wait_for()
+        assert page.locator(".n-answer").get_by_text("javascript:window.pwned").count() >= 2
+        page.wait_for_timeout(300)
+        assert harmless(page)
 
 
 def test_runs_and_votes_on_the_owners_pages(page: Any) -> None:

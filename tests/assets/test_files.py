@@ -6,13 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
-from assets.files import Workspace, append_line, end_line, lock, read_json, read_lines, write_atomic, write_json
+from assets.files import (
+    Workspace,
+    append_line,
+    end_line,
+    for_download,
+    lock,
+    read_json,
+    read_lines,
+    write_atomic,
+    write_json,
+)
 
 
 def test_the_workspace_is_a_folder_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,3 +145,16 @@ def test_the_lock_holds_across_processes_and_ends_with_its_holder(tmp_path: Path
     holder.stdout.close()
     with lock(path, timeout=30):
         assert (path.parent / "ratings.csv.lock").exists()
+
+
+def test_what_was_handed_out_long_ago_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = for_download("ratings.csv"), for_download("ratings.csv")
+    for path in (first, second):
+        path.write_text("1")
+    (tmp_path / "of-others").mkdir()
+    for path in (first.parent, tmp_path / "of-others"):
+        os.utime(path, times=(time.time() - 4000,) * 2)
+    third = for_download("adapter.zip")
+    assert not first.parent.exists() and second.read_text() == "1" and third.parent.is_dir()
+    assert (tmp_path / "of-others").is_dir()

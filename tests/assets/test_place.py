@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from assets.place import Kind, Place, find, html
+from assets.place import Kind, Place, find, html, zero
 from assets.words import LANGUAGES, Words
 
 SPACE = {"SPACE_ID": "ann/naranhi"}
@@ -25,6 +25,12 @@ SPACE = {"SPACE_ID": "ann/naranhi"}
 )
 def test_places(environment: dict[str, str], gpus: int, kind: Kind) -> None:
     assert find(environment, gpus).kind == kind
+
+
+def test_nothing_is_trained_where_a_gpu_is_lent_for_single_calls() -> None:
+    there = find({**SPACE, "SPACES_ZERO_GPU": "True"}, 0)
+    assert zero({"SPACES_ZERO_GPU": "True"}) and not zero({}) and not zero({"SPACES_ZERO_GPU": "false"})
+    assert there.closed in Words("ko") and find(SPACE, 0).closed == find({}, 2).closed == ""
 
 
 def test_what_is_kept_is_said() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,14 +35,37 @@ def build(services: CompareServices, language: str = "ko") -> tuple[gr.Blocks, P
     return demo, made.page
 
 
+def telling(shown: Iterable[dict[Any, Any]]) -> list[dict[Any, Any]]:
+    """Those that change anything."""
+    return [one for one in shown if any(update != gr.skip() for update in one.values())]
+
+
 def last(shown: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
-    return list(shown)[-1]
+    return telling(shown)[-1]
+
+
+def final(shown: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
+    """What each component shows in the end."""
+    found: dict[Any, Any] = {}
+    for one in shown:
+        for component, update in one.items():
+            before = found.get(component)
+            both = isinstance(update, dict) and isinstance(before, dict)
+            found[component] = before | update if both else update
+    return found
 
 
 def meet(page: Page, request: Any = OWNER) -> Session:
     session = Session()
-    list(page.show(session, None, request))
+    page.show(session, None, request)
     return session
+
+
+def followed(page: Page, session: Session) -> Iterator[dict[Any, Any]]:
+    """What the events show that come after a page was opened or loading begun."""
+    yield from page.follow(session)
+    yield page.settle(session)
+    yield page.ready()
 
 
 def load(page: Page) -> None:
@@ -51,7 +74,7 @@ def load(page: Page) -> None:
 
 
 def ask(page: Page, session: Session, text: str = "힘들어요", *settings: Any) -> list[dict[Any, Any]]:
-    return list(page.ask(session, text, "emotion", None, *(settings or ("", 0.7, 0.9, 32, 0))))
+    return telling(page.ask(session, text, "emotion", None, *(settings or ("", 0.7, 0.9, 32, 0))))
 
 
 def told(shown: Iterable[dict[Any, Any]]) -> str:

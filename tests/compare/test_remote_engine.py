@@ -28,6 +28,7 @@ from compare.remote_engine_switch import EngineSwitch
 from tests.compare.openai_server import Reply, Script, serving
 from tests.fake_engine import FakeEngine
 
+pytestmark = pytest.mark.alone
 QUICK = Patience(connect=1.0, first=2.5, between=0.6, models=0.3, tries=3, backoff=0.02, longest=0.5)
 TURNS = {"a": [{"role": "user", "content": "안녕?"}], "b": [{"role": "user", "content": "안녕?"}]}
 ROOT = Path(__file__).parents[2]

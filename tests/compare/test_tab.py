@@ -10,7 +10,7 @@ from assets.words import LANGUAGES, Words
 from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
-from tests.compare.pages import OWNER, VISITOR, Toasts, ask, build, last, load, meet, told
+from tests.compare.pages import OWNER, VISITOR, Toasts, ask, build, final, followed, load, meet, told
 from tests.compare.pairs import BASE, NAMES, TUNED
 
 pytestmark = pytest.mark.usefixtures("one_loop")
@@ -28,7 +28,7 @@ def test_the_page_itself_names_no_model(services: CompareServices, language: str
 def test_nothing_sent_before_the_vote_names_a_model(page: Page) -> None:
     session = meet(page, VISITOR)
     load(page)
-    sent = list(page.show(session, session.rater, VISITOR)) + ask(page, session)
+    sent = [page.show(session, session.rater, VISITOR)] + ask(page, session)
     sent += list(page.again(session, "", 0.7, 0.9, 32, 0)) + [page.chosen(session)]
     assert not [name for name in NAMES if name in told(sent)]
     after = page.confirm(session, "left", "", "columns", *[None] * len(page.vote.radios))
@@ -38,7 +38,7 @@ def test_nothing_sent_before_the_vote_names_a_model(page: Page) -> None:
 def test_an_owner_in_blind_mode_sees_no_name_either_once_loaded(page: Page) -> None:
     load(page)
     session = Session()
-    assert not [name for name in NAMES if name in told(page.show(session, None, OWNER))]
+    assert not [name for name in NAMES if name in told([page.show(session, None, OWNER)])]
     assert "gemma" in told([page.mode(session, "open", None)])
 
 
@@ -64,7 +64,7 @@ def test_the_next_question_is_one_without_a_vote(page: Page) -> None:
     page.confirm(session, "tie", "", "columns", *[None] * len(page.vote.radios))
     assert page.following(session, "emotion-001")[page.talk.prompt]["value"] == "emotion-003"
     again = Session()
-    shown = list(page.show(again, session.rater, OWNER))[0]
+    shown = page.show(again, session.rater, OWNER)
     assert again.rated == {"emotion-002"} and shown[page.talk.prompt]["value"] == "emotion-001"
     assert "✓" in shown[page.talk.prompt]["choices"][1][0]
 
@@ -72,7 +72,7 @@ def test_the_next_question_is_one_without_a_vote(page: Page) -> None:
 def test_only_the_owner_loads_and_unloads(page: Page, toasts: Toasts) -> None:
     visitor = meet(page, VISITOR)
     refused = Words("ko")("app.owner_only")
-    assert refused in told(page.load(visitor, STARTER, STARTER, *[None] * 4, VISITOR))
+    assert refused in told([page.load(visitor, STARTER, STARTER, *[None] * 4, VISITOR)])
     load(page)
     page.unload(visitor, VISITOR)
     page.cancel_loading(VISITOR)
@@ -85,7 +85,7 @@ def test_only_the_owner_loads_and_unloads(page: Page, toasts: Toasts) -> None:
 
 def test_choosing_nothing_or_nonsense_is_said_in_the_card(page: Page) -> None:
     session = meet(page)
-    assert Words("ko")("compare.pick_two") in told(page.load(session, STARTER, "", *[None] * 4, OWNER))
+    assert Words("ko")("compare.pick_two") in told([page.load(session, STARTER, "", *[None] * 4, OWNER)])
     assert Words("ko")("adapters.no_folder", folder="/nowhere") in told(
         [page.look(session, STARTER, "/nowhere", OWNER)]
     )
@@ -116,9 +116,13 @@ def test_loading_shows_its_phases_and_ends_in_one_line(page: Page) -> None:
     session = meet(page)
     page.services.engine.load_pause = 0.1  # type: ignore[attr-defined]
     page.services.desk.load(BASE, TUNED)
-    shown = list(page.show(session, session.rater, OWNER))
+    shown = [page.show(session, session.rater, OWNER), *followed(page, session)]
     assert Words("ko")("engine.phase.start") in told(shown[:3])
-    assert shown[-1][page.setup.top]["visible"] and not shown[-1][page.setup.card]["visible"]
+    end = final(shown)
+    assert end[page.setup.top]["visible"] and not end[page.setup.card]["visible"] and end[page.talk.ask]["interactive"]
+    assert not shown[-2][page.talk.ask]["interactive"], "what is asked before the page is whole would be painted over"
+    again = final([page.show(session, session.rater, OWNER), *followed(page, session)])
+    assert again[page.talk.ask]["interactive"] and again[page.setup.top]["visible"]
     assert any(s.get(page.talk.system) == "친구예요." for s in shown)
 
 
@@ -136,4 +140,4 @@ def test_compare_with_base_opens_the_card_with_both_chosen(page: Page) -> None:
     shown = page.choose(session, STARTER, "google/gemma-2-2b-it", OWNER)
     assert shown[page.setup.base]["value"] == STARTER and shown[page.setup.other]["value"] == "google/gemma-2-2b-it"
     assert shown[page.setup.card]["visible"]
-    assert last(page.show(session, session.rater, OWNER))[page.setup.other]["value"] == "google/gemma-2-2b-it"
+    assert page.show(session, session.rater, OWNER)[page.setup.other]["value"] == "google/gemma-2-2b-it"

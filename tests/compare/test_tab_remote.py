@@ -29,6 +29,7 @@ from compare.services import CompareServices
 from compare.session import Session
 from compare.tab_events import Page
 from tests.compare.openai_server import Reply, Script, serving
+from tests.compare.pages import followed
 from tests.compare.pairs import ended, no_prompts, store
 from tests.fake_engine import FakeEngine
 
@@ -127,9 +128,10 @@ def test_the_card_with_addresses(page: Page, script: Script) -> None:
 
 def test_from_the_card_to_the_vote(page: Page, script: Script) -> None:
     session = Session()
-    list(page.show(session, None, OWNER))
+    page.show(session, None, OWNER)
     script.replies = {"a": [Reply(("가",)), Reply(("원본 답",))], "b": [Reply(("나",)), Reply(("튜닝 답",))]}
-    sent = list(page.load(session, f"{script.url}#a", f"{script.url}#b", "", "", KEY, "", OWNER))
+    sent = [page.load(session, f"{script.url}#a", f"{script.url}#b", "", "", KEY, "", OWNER)]
+    sent += followed(page, session)
     assert sent[0][page.setup.key_base]["value"] == "" and page.services.desk.pair is not None
     assert {h["authorization"] for h in script.headers} == {f"Bearer {KEY}"}
     sent += list(page.ask(session, "안녕", "general", None, "", 0.7, 0.9, 32, 0))
@@ -146,15 +148,16 @@ def test_from_the_card_to_the_vote(page: Page, script: Script) -> None:
 def test_a_visitor_can_neither_look_nor_load(page: Page, script: Script) -> None:
     session = Session()
     assert script.url not in told([page.look(session, f"{script.url}#a", f"{script.url}#b", VISITOR)])
-    list(page.load(session, f"{script.url}#a", f"{script.url}#b", "", "", KEY, "", VISITOR))
+    page.load(session, f"{script.url}#a", f"{script.url}#b", "", "", KEY, "", VISITOR)
     assert script.paths == [] and page.services.keys.get(script.url) is None
 
 
 def test_a_wrong_key_is_said_in_the_card(page: Page, script: Script) -> None:
     script.replies["a"] = [Reply(status=401)]
     session = Session()
-    list(page.show(session, None, OWNER))
-    shown = told(page.load(session, f"{script.url}#a", STARTER, "", "", KEY, "", OWNER))
+    page.show(session, None, OWNER)
+    began = page.load(session, f"{script.url}#a", STARTER, "", "", KEY, "", OWNER)
+    shown = told([began, *followed(page, session)])
     assert Words("ko")("remote.refused_key") in shown and KEY not in shown and page.services.desk.pair is None
 
 

@@ -31,7 +31,8 @@ def test_a_loss_that_stays_away_is_a_divergence() -> None:
     trouble = first_trouble(falling + [4.0, 6.0, 7.0, 8.0, 9.0, 9.0])
     assert trouble is not None and (trouble.kind, trouble.since, trouble.step) == ("diverged", 31, 30 + PATIENCE)
     assert trouble.loss == 9.0 and 1.0 < trouble.usual < 2.0
-    assert trouble.error().key == "train.diverged"
+    error = trouble.error(1e-4)
+    assert (error.key, error.values["rate"]) == ("train.diverged", 1e-4)
 
 
 def test_from_the_first_steps_on() -> None:
@@ -57,7 +58,7 @@ def test_noise_is_none(losses: list[float]) -> None:
 def test_no_number_ends_it_at_once(bad: float) -> None:
     trouble = first_trouble([2.0, 1.9, bad])
     assert trouble == Trouble("not_a_number", 3, 3) or trouble is not None and trouble.since == 3
-    assert trouble.error().values == {"step": 3}
+    assert trouble.error(1e-4).values == {"step": 3, "rate": 1e-4}
     trouble = first_trouble([2.0, 1.9], norms=[1.0, bad])
     assert trouble is not None and trouble.step == 2
 

@@ -149,6 +149,21 @@ def test_devices_wanted_by_an_older_run_are_not_given_away(runs: Runs) -> None:
     assert float(runs.read(older, "done")) <= float(runs.read(younger, "runs"))
 
 
+def test_of_a_group_one_goes_after_the_other_though_devices_are_free(runs: Runs) -> None:
+    lease = acquire(runs.workspace, ("gpu-a", "gpu-b", "gpu-c"), {"kind": "engine"})
+    assert lease is not None
+    mine = []
+    for device in ("gpu-a", "gpu-b"):
+        folder = runs.jobs.new_folder()
+        mine.append(runs.jobs.create(SPEC, runs.plan(folder, "finish", device), folder, "", "together"))
+    other = runs.create("finish", "gpu-c")
+    lease.release()
+    runs.jobs.start_next()
+    assert [runs.ended(job).state for job in (*mine, other)] == ["finished"] * 3
+    assert [runs.jobs.get(job.id).group for job in (*mine, other)] == ["together", "together", ""]
+    assert float(runs.read(mine[0], "done")) <= float(runs.read(mine[1], "runs"))
+
+
 def test_taking_a_run_out_of_the_queue_lets_younger_ones_pass(runs: Runs) -> None:
     lease = acquire(runs.workspace, ("gpu-a",), {"kind": "engine"})
     assert lease is not None
@@ -281,6 +296,12 @@ def test_a_run_that_went_back_resumes_slower(busy: Runs) -> None:
     assert busy.jobs.spec(job.id).schedule.learning_rate == 2e-4
     assert busy.jobs.resume(job.id).error is None
     assert busy.jobs.spec(job.id).schedule.learning_rate == 1e-4
+    fell = put(busy, state="failed", error={"key": "train.diverged", "values": {"step": 3, "rate": 5e-5}})
+    busy.jobs.resume(fell.id)
+    assert busy.jobs.spec(fell.id).schedule.learning_rate == 5e-5
+    older = put(busy, state="failed", error={"key": "train.not_a_number", "values": {"step": 7}})
+    busy.jobs.resume(older.id)
+    assert busy.jobs.spec(older.id) == SPEC
     other = put(busy, state="stopped", error={"key": "train.killed", "values": {"signal": "SIGKILL"}})
     busy.jobs.resume(other.id)
     assert busy.jobs.spec(other.id) == SPEC

@@ -74,6 +74,7 @@ def test_shards_need_a_copy_and_every_checkpoint_its_room(jobs: Jobs) -> None:
     copied = look(jobs, plan=replace(PLAN, placement="fsdp", processes=4))
     assert copied.disk - plain.disk == pytest.approx(0.516 * shape_of(GEMMA).linear + 2 * shape_of(GEMMA).embedding)
     assert look(jobs, replace(SPEC, watch=WatchSpec(keep=10))).disk > plain.disk
+    assert look(jobs, replace(SPEC, watch=WatchSpec(best=True))).disk > plain.disk  # the best one's stays beside them
     assert not replace(plain, free=plain.disk - 1).enough
 
 

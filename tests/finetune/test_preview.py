@@ -74,7 +74,7 @@ def test_coloured_text_is_the_answers(space: Workspace, tmp_path: Path, kind: st
     html = show(space, spec(tmp_path, kind, system=system), Words("ko"))
     answers = [text for talk in TALKS[: preview.SHOWN] for role, text in talk if role == "assistant"]
     assert marked(html) == [answer + END[kind] for answer in answers]
-    talks = re.findall(r'<div class="n-talk">(.*?)</div>', html, re.DOTALL)
+    talks = re.findall(r'<div class="n-talk"[^>]*>(.*?)</div>', html, re.DOTALL)
     assert len(talks) == preview.SHOWN and "<script" not in html and "<b>" not in html
     whole = [unescape(re.sub(r"</?(mark|s)>", "", talk)) for talk in talks]
     for text, talk in zip(whole, TALKS, strict=False):

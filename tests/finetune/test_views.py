@@ -148,6 +148,15 @@ def test_samples(words: Words) -> None:
     assert "–" in views.samples(Progress(samples=rows[:1]), words)
 
 
+def test_a_run_whose_loss_ran_away_says_at_which_rate_it_goes_on(words: Words) -> None:
+    seen = {"step": 7, "loss": "9.00", "usual": "1.50"}
+    for key in ("train.diverged", "train.not_a_number"):
+        job = replace(JOB, state="failed", error={"key": key, "values": seen | {"rate": 1e-4}})
+        assert "0.0001" in sound(views.head(job, Progress(), False, words)).text
+        older = replace(job, error={"key": key, "values": seen})
+        assert sound(views.head(older, Progress(), False, words)).text
+
+
 @pytest.mark.parametrize("state", [*ACTIVE, *ENDED])
 def test_nobody_writes_html(state: str, words: Words) -> None:
     facts = dict.fromkeys(FACTS, EVIL)

@@ -41,10 +41,10 @@ def prompts(count: int) -> list[Prompt]:
     ]
 
 
-def open_study(home: Path, items: int = 40) -> Study:
+def open_study(home: Path, items: int = 40, language: str = "ko") -> Study:
     """A study of two models with every answer there; lists of ``items``."""
     candidates = (Candidate("base", "원본", "base"), Candidate("tuned@0", "튜닝", "base", adapter="/adapters/tuned"))
-    study = new_study("부하 시험", candidates, prompts(max(60, items)), Words("ko"), list_length=items)
+    study = new_study("부하 시험", candidates, prompts(max(60, items)), Words(language), list_length=items)
     studies = Studies(Workspace(home))
     studies.create(study)
     chance = random.Random(1)

@@ -78,6 +78,15 @@ class App:
             self.process.wait()
 
 
+async def join(web: httpx.AsyncClient, app: App, asked: dict[str, Any]) -> httpx.Response:
+    """An event, as soon as the server takes it: everybody here comes from one address, of which it takes only so much."""
+    while True:
+        answer = await web.post(f"{app.url}/gradio_api/queue/join", json=asked)
+        if answer.status_code != 429:
+            return answer.raise_for_status()
+        await asyncio.sleep(float(answer.headers["retry-after"]))
+
+
 @dataclass
 class Browser:
     """One rater's page: ``screen`` is the HTML last shown."""
@@ -103,8 +112,7 @@ class Browser:
         event = "rate_open" if do == "open" else "rate_act"
         text = json.dumps({"c": self.code, "do": do, **more}, ensure_ascii=False)
         asked = {"data": [text], "fn_index": self.app.events[event], "session_hash": self.session, "event_data": None}
-        answer = await self.web.post(f"{self.app.url}/gradio_api/queue/join", json=asked)
-        answer.raise_for_status()
+        answer = await join(self.web, self.app, asked)
         screen, note = await self._result(answer.json()["event_id"])
         if isinstance(screen, str):
             self.screen = screen
@@ -113,6 +121,9 @@ class Browser:
     async def _result(self, event_id: str) -> list[Any]:
         where = f"{self.app.url}/gradio_api/queue/data?session_hash={self.session}"
         async with self.web.stream("GET", where) as stream:
+            if stream.status_code == 429:
+                await asyncio.sleep(float(stream.headers["retry-after"]))
+                return await self._result(event_id)
             stream.raise_for_status()
             async for line in stream.aiter_lines():
                 said = json.loads(line[5:]) if line.startswith("data:") else {}

@@ -31,7 +31,7 @@ from finetune.jobs import Jobs
 from tests.bench.bench_page import start_job
 from tests.finetune.fake_run import Runs, end
 from tests.load.made import links, open_study
-from tests.load.server import ROOT, App, Browser, rate
+from tests.load.server import ROOT, App, Browser, join, rate
 
 MIB = 2**20
 # What a process may gain between the second and the last third: its allocator's slack, and pages, of which a number is
@@ -104,8 +104,7 @@ class Page:
         for event in self.app.config["dependencies"]:
             if event["id"] in own and event["backend_fn"] and any(target[1] == kind for target in event["targets"]):
                 asked = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "session_hash": self.session}
-                answer = await self.web.post(f"{self.app.url}/gradio_api/queue/join", json=asked)
-                answer.raise_for_status()
+                await join(self.web, self.app, asked)
         where = f"{self.app.url}/gradio_api/queue/data?session_hash={self.session}"
         async with self.web.stream("GET", where) as stream:
             async for line in stream.aiter_lines():

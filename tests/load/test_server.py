@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.load.server import P95, run
 
 
+@pytest.mark.alone
 def test_thirty_raters_for_a_minute(tmp_path: Path) -> None:
     found = run(tmp_path, seconds=60, raters=30, pause=3)
     print(found)
