@@ -23,8 +23,8 @@ check: $(VENV)/.tests
 	$(VENV)/bin/lint-imports --no-cache
 
 unit: $(VENV)/.tests $(VENV)/.starter
-	$(PY) -m pytest tests -m "not alone" -n 2 --dist loadgroup
-	$(PY) -m pytest tests -m alone
+	$(PY) -m pytest tests -m "not alone and not browser" -n 2 --dist loadfile
+	$(PY) -m pytest tests -m "alone or browser"
 
 bench: $(VENV)/.tests $(VENV)/.starter
 	for f in tests/bench/bench_*.py; do $(PY) -m tests.bench.$$(basename $$f .py) || exit 1; done

@@ -31,13 +31,6 @@ def one_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     asyncio.set_event_loop(None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file stays on one of them, and whatever drives a browser is done by one alone."""
-    for item in items:
-        group = "browser" if item.get_closest_marker("browser") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("abuse" if "/abuse/" in group else group))
-
-
 def pytest_report_header() -> str:
     from importlib.metadata import version
 

@@ -212,8 +212,15 @@ def _loads(look: Look, owner: Browser | None) -> str:
     if owner is None:
         raise Skip("needs the owner's sign-in")
     began = time.monotonic()
+    owner.call(owner.event("show", "n-text"))
     said = owner.call(owner.event("load", "n-load"), {"n-base": look.base, "n-other": look.other})
-    wrong = [" ".join(re.sub(r"<[^>]+>", " ", text).split()) for text in said.texts if "n-note bad" in text]
+    shown = [
+        said,
+        owner.call(owner.event("follow")),
+        owner.call(owner.event("settle")),
+    ]  # as the page goes on by itself
+    texts = [text for one in shown for text in one.texts]
+    wrong = [" ".join(re.sub(r"<[^>]+>", " ", text).split()) for text in texts if "n-note bad" in text]
     assert not said.error and not wrong, said.error or wrong[-1]
     return f"{look.base} and {look.other} in {time.monotonic() - began:.0f} s"
 

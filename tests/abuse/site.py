@@ -211,13 +211,21 @@ class Person:
 
     def _results(self, session: str) -> Iterator[tuple[str, dict[str, Any]]]:
         with self.web.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
-            stream.raise_for_status()
-            for line in stream.iter_lines():
-                said = json.loads(line[5:]) if line.startswith("data:") else {}
-                if said.get("msg") == "process_completed":
-                    yield said["event_id"], said
-                if said.get("msg") == "close_stream":
-                    return
+            if stream.status_code != 429:
+                yield from _said(stream.raise_for_status().iter_lines())
+                return
+        time.sleep(float(stream.headers["retry-after"]))
+        yield from self._results(session)
+
+
+def _said(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The end of each event, until the stream is closed."""
+    for line in lines:
+        said = json.loads(line[5:]) if line.startswith("data:") else {}
+        if said.get("msg") == "process_completed":
+            yield said["event_id"], said
+        if said.get("msg") == "close_stream":
+            return
 
 
 def base(name: str) -> str:

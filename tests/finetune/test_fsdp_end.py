@@ -115,7 +115,7 @@ def calm(two: Two, job: Job) -> None:
 def test_a_loss_that_breaks_ends_all_ranks_at_the_last_good_checkpoint_and_goes_on_slower(two: Two) -> None:
     job = two.start("all:poison=4", steps=6)
     ended = two.ended(job)
-    back = {"key": "train.back.not_a_number", "values": {"step": 5, "back": 2, "rate": 2.5e-3}}
+    back = {"key": "train.back.not_a_number", "values": {"step": 5, "back": 2, "rate": 1.5e-3}}
     assert (ended.state, ended.error) == ("stopped", back) and not two.left(job)
     assert (two.folder(job) / "adapter" / "adapter_model.safetensors").exists()
     assert [p.name for p in (two.folder(job) / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
