@@ -24,6 +24,7 @@ from finetune.services import TrainServices
 
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FILES = ("metrics.jsonl", "run.json", "job.json")
+INTERVAL = 3.0  # seconds between two looks at the table of a group
 Spans = dict[str, Any]
 """Role -> seconds, least and most, of the runs on offer."""
 
@@ -93,9 +94,13 @@ def wire_card(made: Card, runs: tab_runs.Runs, words: Words, services: TrainServ
     def show(picked: str | None, chosen: list[str] | None, seen: str) -> list[Any]:
         return refresh(picked, chosen or [], seen, words, services)
 
+    def turn(picked: str | None, chosen: list[str] | None, seen: str) -> list[Any]:
+        return [*show(picked, chosen, seen), gr.Timer(active=_in_group(picked, services))]
+
     inputs = [runs.picked, made.chosen, made.seen]
-    runs.timer.tick(show, inputs, made.outputs(), concurrency_limit=8, **HIDDEN)
-    runs.picked.change(show, inputs, made.outputs(), **HIDDEN)
+    timer = gr.Timer(INTERVAL, active=False)  # runs of their own, and most are, have no table to look at again
+    timer.tick(show, inputs, made.outputs(), concurrency_limit=8, **HIDDEN)
+    runs.picked.change(turn, inputs, [*made.outputs(), timer], **HIDDEN)
     made.chosen.input(lambda chosen: gr.update(interactive=len(chosen) == 2), made.chosen, made.compare, **HIDDEN)
 
 
@@ -128,6 +133,13 @@ def _group_of(job_id: str | None, services: TrainServices) -> groups.Group | Non
     except UserError:
         return None
     return groups.read(services.workspace, group_id) if group_id else None
+
+
+def _in_group(job_id: str | None, services: TrainServices) -> bool:
+    try:
+        return _group_of(job_id, services) is not None
+    except UserError:
+        return True
 
 
 def _look(group: groups.Group, services: TrainServices) -> str:
