@@ -135,6 +135,10 @@ def _group_of(job_id: str | None, services: TrainServices) -> groups.Group | Non
     return groups.read(services.workspace, group_id) if group_id else None
 
 
+def _when_open(at_open: bool) -> Any:
+    return secrets.token_hex(8) if at_open else gr.skip()
+
+
 def _in_group(job_id: str | None, services: TrainServices) -> bool:
     try:
         return _group_of(job_id, services) is not None
@@ -185,8 +189,8 @@ def wire_panel(
     def look(**values: Any) -> list[Any]:
         return [True, *offered(values, words, services)]
 
-    def again(at_open: bool, **values: Any) -> list[Any]:
-        return offered(values, words, services) if at_open else [gr.skip()] * 5
+    def again(**values: Any) -> list[Any]:
+        return offered(values, words, services)
 
     def go(request: gr.Request, at_roles: list[str], at_token: str, **values: Any) -> list[Any]:
         try:
@@ -198,14 +202,11 @@ def wire_panel(
     made.fold.expand(look, inputs_kwargs=inputs, outputs=[made.open, *made.offered()], **HIDDEN)
     made.fold.collapse(lambda: False, None, made.open, **HIDDEN)
     changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns", "name")]
-    gr.on(
-        changes,
-        again,
-        inputs_kwargs={"at_open": made.open, **inputs},
-        outputs=made.offered(),
-        trigger_mode="always_last",
-        **HIDDEN,
-    )
+    stale = gr.State(
+        ""
+    )  # a step of its own: an event with the whole form as its input costs the browser, folded or not
+    gr.on(changes, _when_open, made.open, stale, trigger_mode="always_last", **HIDDEN)
+    stale.change(again, inputs_kwargs=inputs, outputs=made.offered(), trigger_mode="always_last", **HIDDEN)
     made.roles.input(
         lambda roles, spans: [views_enough.total([spans[r] for r in roles], words), _ready(roles)],
         [made.roles, made.spans],
