@@ -19,7 +19,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +27,11 @@ from assets.errors import UserError
 from assets.files import Workspace
 from assets.priority import step_back
 from compare.engine import Changes, ChangesAsked, Delta, Done, Loaded, LoadSpec, Message, Phase, Sampling
+from compare.turn import turn
 from compare.worker_process import Child, Died
 
 Health = Literal["stopped", "loading", "answering", "ready"]
 LOCAL_ENGINE = "compare.local_engine:LocalEngine"
-PATIENCE = 600.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -73,7 +72,7 @@ class WorkerEngine:
 
     def load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
         """See Engine. Closing early or ``cancel`` kills the child; the latter raises "engine.load_cancelled"."""
-        with self._turn():
+        with turn(self._busy):
             self._forget()
             try:
                 yield from self._load(spec)
@@ -89,7 +88,7 @@ class WorkerEngine:
         self, turns: Mapping[str, Sequence[Message]], system: str | None, sampling: Sampling
     ) -> Iterator[Delta | Done]:
         """See Engine. When the child dies each open answer ends in Done("error", "engine.died" or "…out_of_memory")."""
-        with self._turn():
+        with turn(self._busy):
             open_ = dict.fromkeys(turns)
             try:
                 self._bring_back()
@@ -104,7 +103,7 @@ class WorkerEngine:
 
     def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
         """See Engine. UserError("engine.died") when the child dies over it."""
-        with self._turn():
+        with turn(self._busy):
             try:
                 self._bring_back()
                 yield from self._ask("answering", "changes", asked)
@@ -201,15 +200,6 @@ class WorkerEngine:
             child, self._child = self._child, None
         if child is not None:
             child.close()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._busy.acquire(timeout=PATIENCE):
-            raise UserError("engine.busy")
-        try:
-            yield
-        finally:
-            self._busy.release()
 
 
 class _Server:

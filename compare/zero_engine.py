@@ -40,12 +40,11 @@ from compare.engine import (
     Phase,
     Sampling,
 )
+from compare.turn import turn
 
 log = logging.getLogger(__name__)
-MEMORY = (
-    42 * 2**30
-)  # bytes of the half card that is lent by default, as ZeroGPU itself counts before it lends a whole one
-PATIENCE = 600.0
+# Bytes of the half card that is lent by default, as ZeroGPU itself counts before it lends a whole one.
+MEMORY = 42 * 2**30
 LEAST, MOST = 15, 180  # seconds
 _WATCH = 0.05
 _STALE = "stale"
@@ -126,7 +125,7 @@ class ZeroEngine:
 
     def load(self, spec: LoadSpec) -> Iterator[Phase | Loaded]:
         """See Engine. Reading takes nothing of the quota, the check at its end a few seconds."""
-        with self._turn():
+        with turn(self._busy):
             self._forget()
             self._reading = threading.Event()
             yield Phase("engine.phase.start")
@@ -160,7 +159,7 @@ class ZeroEngine:
     ) -> Iterator[Delta | Done]:
         """See Engine. UserError("zero.…") when no GPU is lent; one that is taken away ends the answers as errors. The wait
         for a GPU counts as part of the wait for an answer."""
-        with self._turn():
+        with turn(self._busy):
             seconds = call_seconds("stream", self._bytes(), sampling.max_new_tokens)
             open_ = dict.fromkeys(turns)
             begun, started, first = False, time.monotonic(), dict[str, float]()
@@ -183,7 +182,7 @@ class ZeroEngine:
                 events.close()
 
     def changes(self, asked: ChangesAsked) -> Iterator[Changes]:
-        with self._turn():
+        with turn(self._busy):
             yield from self._ask("changes", (asked,), call_seconds("changes", self._bytes(), 0))
 
     def cancel(self) -> None:
@@ -267,15 +266,6 @@ class ZeroEngine:
         finally:
             over.set()
             thread.join()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._busy.acquire(timeout=PATIENCE):
-            raise UserError("engine.busy")
-        try:
-            yield
-        finally:
-            self._busy.release()
 
 
 class _Shared:
