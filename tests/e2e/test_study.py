@@ -83,8 +83,8 @@ def write_answers(app: App) -> None:
     study, items = only_study(app), Studies(Workspace(app.home)).items(only_study(app).id)
     first = study.arms[0].key
     for task in needed(study):
-        text = "힘내세요." if task.arm == first else f"많이 힘드셨겠어요. {LONG}"
-        items.append(Answer(task.prompt_id, task.arm, f"{text} {task.sample}", task.sample))
+        text = "힘내세요." if task.arm == first else "많이 힘드셨겠어요."
+        items.append(Answer(task.prompt_id, task.arm, f"{text} {LONG} {task.sample}", task.sample))
 
 
 def new_page(chromium: Any, url: str, width: int = 1280) -> Any:
