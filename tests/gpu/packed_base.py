@@ -27,6 +27,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "llama",
         {"hidden": 4096, "layers": 32, "intermediate": 14336, "heads": 32, "kv_heads": 8, "head_dim": 128},
     ),
+    "llama70b": (
+        "llama",
+        {"hidden": 8192, "layers": 80, "intermediate": 28672, "heads": 64, "kv_heads": 8, "head_dim": 128},
+    ),
     "gemma2_2b": (
         "gemma2",
         {"hidden": 2304, "layers": 26, "intermediate": 9216, "heads": 8, "kv_heads": 4, "head_dim": 256},

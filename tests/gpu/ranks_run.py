@@ -21,6 +21,7 @@ from tests.gpu.random_base import BATCH
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ONE_CARD = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"}
+ONE_CARD |= {"NCCL_SOCKET_NTHREADS": "4", "NCCL_NSOCKS_PERTHREAD": "4"}  # sockets are all that is left: several of them
 
 
 @dataclass
