@@ -13,7 +13,6 @@ import pytest
 from assets.catalog import ModelCard, models
 from finetune.memory import CONTEXT, GIB, RANK, SPREAD, Shape, adapter_parameters, estimate, on_cpu
 from finetune.spec import DataSpec, HardwareSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec
-from tests.gpu.packed_base import shape_of
 from tests.gpu.planner_points import guess, point_of
 
 SPEC = TrainSpec(ModelSpec("m"), DataSpec("d"))
@@ -141,33 +140,21 @@ def test_contexts_are_outside_of_pytorchs_count() -> None:
 
 PEAKS = json.loads((Path(__file__).parent / "measured_peaks.json").read_text(encoding="utf-8"))
 POINTS: list[dict[str, Any]] = PEAKS["points"]
-PIECES = 9500  # bytes per word that held-out logits of many lengths left in pieces, in runs that kept them whole
+OFF, HELD = 0.11, 0.05  # no error was larger: of what is said to be reserved, of what is said to be allocated
 
 
-def kept_logits(found: dict[str, Any]) -> bool:
-    """Runs from before the loss on other domains went through the chunked head: what they reserved is more than today."""
-    return bool(PEAKS["runs"][found["run"]].get("logits_kept"))
-
-
-@pytest.mark.parametrize("found", [f for f in POINTS if not kept_logits(f)], ids=lambda found: point_of(found).name)
+@pytest.mark.parametrize("found", POINTS, ids=lambda found: point_of(found).name)
 def test_measured_peaks_lie_within_the_range(found: dict[str, Any]) -> None:
     """What the planner says before anything is loaded, against what PyTorch had reserved at most."""
     made, reserved = guess(point_of(found)), max(found["reserved"])
-    assert made.reserved == pytest.approx(reserved, rel=SPREAD)
+    assert made.reserved == pytest.approx(reserved, rel=OFF)
     overhead = made.parts["overhead"]
     assert made.low - overhead <= reserved <= made.high - overhead
 
 
 @pytest.mark.parametrize("found", [f for f in POINTS if f["allocated"]], ids=lambda found: point_of(found).name)
 def test_what_training_held_is_what_was_counted(found: dict[str, Any]) -> None:
-    assert guess(point_of(found)).allocated == pytest.approx(max(found["allocated"]), rel=0.1)
-
-
-@pytest.mark.parametrize("found", [f for f in POINTS if kept_logits(f)], ids=lambda found: point_of(found).name)
-def test_what_such_runs_reserved_is_explained(found: dict[str, Any]) -> None:
-    point = point_of(found)
-    made, pieces = guess(point), PIECES * shape_of(point.shape).vocab
-    assert (1 - SPREAD) * made.reserved <= max(found["reserved"]) <= (1 + SPREAD) * made.reserved + pieces
+    assert guess(point_of(found)).allocated == pytest.approx(max(found["allocated"]), rel=HELD)
 
 
 def test_contexts_are_as_measured() -> None:

@@ -11,7 +11,7 @@ from assets.catalog import STARTER, find_model
 from assets.words import LANGUAGES, Words
 from finetune import rates, views_rates
 from finetune.memory import Shape
-from finetune.rates import ALL, MEASURED, QV, advise, calmer, doubt, narrow
+from finetune.rates import ALL, MEASURED, QV, REPEATED, advise, calmer, doubt, narrow
 from finetune.spec import DataSpec, LoraSpec, ModelSpec, ScheduleSpec, TrainSpec, recipes, with_recipe
 
 SPEC = TrainSpec(ModelSpec(STARTER), DataSpec("d"), lora=LoraSpec(64, 128), schedule=ScheduleSpec(accumulation=16))
@@ -37,6 +37,16 @@ def test_the_best_measured_rate_comes_out(setting: Any) -> None:
     best = min((p for p in MEASURED if (p.method, p.rank, p.targets) == setting), key=lambda p: p.loss)
     found = advise(spec(method=method, lora=lora), shape_of())
     assert (found.rate, found.basis) == (best.rate, "measured")
+
+
+@pytest.mark.parametrize("point", REPEATED, ids=lambda p: f"{p.method}-{p.rank}-{p.targets}")
+def test_rates_that_were_repeated_are_the_advised_ones(point: rates.Point) -> None:
+    """All but the old habit, which was repeated because it is poor."""
+    lora = LoraSpec(point.rank, 2 * point.rank, targets=point.targets) if point.rank else LoraSpec()
+    wish = spec(point.rate, method=point.method, lora=lora)
+    found = advise(wish, shape_of())
+    assert (found.rate == point.rate) is (point.targets != QV) is (doubt(wish, shape_of()) is None)
+    assert found.basis == "measured" and point.seeds >= 2
 
 
 def test_full_fine_tuning_takes_a_tenth_and_never_an_adapters_rate() -> None:
@@ -71,17 +81,16 @@ def test_presets_have_the_advised_rate_of_the_model_they_are_for(name: str) -> N
     assert doubt(preset, shape_of(model)) is None
 
 
-def test_presets_stand_on_the_measurements() -> None:
+@pytest.mark.parametrize("table", [MEASURED, REPEATED], ids=["one seed", "several"])
+def test_presets_stand_on_the_measurements(table: tuple[rates.Point, ...]) -> None:
     """The one to begin with within 2 % of full fine-tuning, the best one at or below it; the quick one evaluates no more."""
-    full = rates.lowest("full", "").loss
+    full = min(p.loss for p in table if p.method == "full")
     found = {name: with_recipe(name, ModelSpec(STARTER), DataSpec("d")) for name in recipes()}
     losses = {}
     for name in ("balanced", "high_rank"):
         lora, rate = found[name].lora, found[name].schedule.learning_rate
         losses[name] = next(
-            p.loss
-            for p in MEASURED
-            if (p.method, p.rank, p.targets, p.rate) == (found[name].method, lora.rank, ALL, rate)
+            p.loss for p in table if (p.method, p.rank, p.targets, p.rate) == (found[name].method, lora.rank, ALL, rate)
         )
         assert found[name].watch.best and lora.alpha == 2 * lora.rank and lora.targets == ALL
     assert losses["balanced"] <= 1.02 * full and losses["high_rank"] <= full

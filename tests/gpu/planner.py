@@ -150,8 +150,7 @@ def main() -> int:
     options = arguments()
     if options.again:
         before = json.loads(options.again.read_text(encoding="utf-8"))
-        marks = {name: " †" if run.get("logits_kept") else "" for name, run in before["runs"].items()}
-        print("\n".join([HEAD, RULE, *(row(p | {"mark": marks[p["run"]]}) for p in before["points"])]))
+        print("\n".join([HEAD, RULE, *(row(point) for point in before["points"])]))
         return 0
     on_gpu = torch.cuda.is_available()
     began = time.monotonic()

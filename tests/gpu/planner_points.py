@@ -122,7 +122,7 @@ def row(found: dict[str, Any]) -> str:
     where = "1" if point.placement == "single" else f"{point.ranks}, {point.placement.upper()}"
     where += ", offload" if point.offload else ""
     cells = [
-        shape + found.get("mark", ""),
+        shape,
         str(point.length),
         str(point.micro),
         "yes" if point.checkpointing else "no",

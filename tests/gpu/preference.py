@@ -1,4 +1,4 @@
-"""DPO and KTO on one GPU: they begin exactly at their reference, a stopped run goes on bit by bit, memory as estimated.
+"""DPO and KTO on one GPU: they begin exactly at their reference, what a stop changes, memory as estimated.
 
 By hand, on a machine with a GPU: python -m tests.gpu.preference [--hidden 2048 --layers 16 …]
 
