@@ -6,6 +6,10 @@ export HF_HUB_DISABLE_TELEMETRY ?= 1
 export GRADIO_ANALYTICS_ENABLED ?= False
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Whole files for a worker, in the order that tests/conftest.py gives them. Browsers have a turn of their own: beside many
+# trainings they would starve.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: run test check unit bench load soak clean
 
 run: $(VENV)/.starter
@@ -23,8 +27,9 @@ check: $(VENV)/.tests
 	$(VENV)/bin/lint-imports --no-cache
 
 unit: $(VENV)/.tests $(VENV)/.starter
-	$(PY) -m pytest tests -m "not alone and not browser" -n 2 --dist loadfile
-	$(PY) -m pytest tests -m "alone or browser"
+	$(PY) -m pytest tests -m "not alone and not browser" $(TWO)
+	$(PY) -m pytest tests -m "browser and not alone" $(TWO)
+	$(PY) -m pytest tests -m alone
 
 bench: $(VENV)/.tests $(VENV)/.starter
 	for f in tests/bench/bench_*.py; do $(PY) -m tests.bench.$$(basename $$f .py) || exit 1; done

@@ -18,6 +18,7 @@ def test_thirty_raters_for_a_minute(tmp_path: Path) -> None:
     assert found.p95 < P95
 
 
+@pytest.mark.slow
 def test_one_of_two_apps_is_killed_and_comes_back(tmp_path: Path) -> None:
     found = run(tmp_path, seconds=20, raters=12, pause=0.5, apps=2, kill=True)
     print(found)

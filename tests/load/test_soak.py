@@ -24,6 +24,7 @@ def test_growth_is_found() -> None:
         assert grown(**{name: even[name] + more + 1}).grew == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 def test_a_minute_of_visitors_raters_and_a_run(tmp_path: Path) -> None:
     found = run(tmp_path, seconds=60, raters=6, visitors=3, stand_in=True)
