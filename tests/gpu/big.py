@@ -122,7 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--home", type=Path, default=Path("/tmp/big"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/big.json"))
     options = parser.parse_args()
-    options.runs = options.runs or [["4x1024", "1x2048o"], ["4x2048"], ["4x1024o"]]
+    options.runs = options.runs or [["1x2048o"], ["4x1024"], ["4x2048"], ["4x1024o"]]
     return options
 
 
