@@ -3,6 +3,7 @@
     python -m tests.gpu.presets --chatbot chatbot_ko.csv --budget 500          on a GPU; several runs beside one another
     python -m tests.gpu.presets --have rows.jsonl --chatbot chatbot_ko.csv     goes on after rows that are measured already
     python -m tests.gpu.presets --have rows.jsonl --table                      only the table of what there is
+                                                                               (presets_rows.jsonl: one H200, 2026-11-25)
     python -m tests.gpu.presets --tiny                                         a rehearsal on a CPU whose figures mean nothing
 
 chatbot_ko.csv (songys/Chatbot_data: Q,A,label) is not part of this repository; without it the built-in sets are measured. Of
