@@ -16,7 +16,7 @@ from tests.e2e.conftest import ROOT, App
 
 PICTURES = ROOT / "assets" / "pictures"
 TABS = {"ko": ("ko-KR", "학습", "비교", "결과"), "en": ("en-US", "Train", "Compare", "Results")}
-STUDY = {"ko": ("평가", "감정 대화, 원본과 튜닝한 모델"), "en": ("Study", "Emotional dialogue: base and tuned")}
+STUDY = {"ko": ("평가", "감정 대화, 원본과 튜닝한 모델"), "en": ("Studies", "Emotional dialogue: base and tuned")}
 PHONE = {"width": 390, "height": 844}
 
 
