@@ -132,7 +132,7 @@ def _basis(spec: TrainSpec, shape: Shape, rate: float) -> Basis:
     plain = spec.objective == "sft" and not (spec.lora.dora or spec.lora.rslora)
     scaled = spec.method == "full" or spec.lora.alpha == 2 * spec.lora.rank
     enough = spec.schedule.micro_batch * spec.schedule.accumulation >= SMALL_STEP
-    known = any(math.isclose(point.rate, rate) for point in (*_like(spec), *_like(spec, REPEATED)))
+    known = any(math.isclose(point.rate, rate) for point in _like(spec, (*MEASURED, *REPEATED)))
     return "measured" if plain and scaled and enough and known else "near"
 
 

@@ -202,9 +202,8 @@ def wire_panel(
     made.fold.expand(look, inputs_kwargs=inputs, outputs=[made.open, *made.offered()], **HIDDEN)
     made.fold.collapse(lambda: False, None, made.open, **HIDDEN)
     changes = [c.change for name, c in inputs.items() if name not in ("upload", "preset", "columns", "name")]
-    stale = gr.State(
-        ""
-    )  # a step of its own: an event with the whole form as its input costs the browser, folded or not
+    # A step of its own: an event with the whole form as its input costs the browser, folded or not.
+    stale = gr.State("")
     gr.on(changes, _when_open, made.open, stale, trigger_mode="always_last", **HIDDEN)
     stale.change(again, inputs_kwargs=inputs, outputs=made.offered(), trigger_mode="always_last", **HIDDEN)
     made.roles.input(

@@ -214,12 +214,8 @@ def _loads(look: Look, owner: Browser | None) -> str:
     began = time.monotonic()
     owner.call(owner.event("show", "n-text"))
     said = owner.call(owner.event("load", "n-load"), {"n-base": look.base, "n-other": look.other})
-    shown = [
-        said,
-        owner.call(owner.event("follow")),
-        owner.call(owner.event("settle")),
-    ]  # as the page goes on by itself
-    texts = [text for one in shown for text in one.texts]
+    then = [owner.call(owner.event(name)) for name in ("follow", "settle")]  # as the page goes on by itself
+    texts = [text for one in (said, *then) for text in one.texts]
     wrong = [" ".join(re.sub(r"<[^>]+>", " ", text).split()) for text in texts if "n-note bad" in text]
     assert not said.error and not wrong, said.error or wrong[-1]
     return f"{look.base} and {look.other} in {time.monotonic() - began:.0f} s"

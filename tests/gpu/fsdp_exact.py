@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from finetune.memory import Shape, estimate  # noqa: E402
 from finetune.spec import HardwareSpec, TrainSpec  # noqa: E402
 from tests.gpu.random_base import BATCH, STEPS, make_base, make_spec  # noqa: E402
-from tests.gpu.ranks_run import Run, execute, folder_of, spec_of  # noqa: E402
+from tests.gpu.ranks_run import Run, execute, folder_of, machine, spec_of  # noqa: E402
 
 LOSS_CLOSE = 5e-3  # of about 9: bfloat16 keeps 8 bits, and gradients are added in another order
 FLOAT16_CLOSE = 2e-2  # the first step against bfloat16: other rounding everywhere, then another path
@@ -172,9 +172,8 @@ def main() -> int:
     print(f"{time.monotonic() - began:.0f} s; the copy in 4 bits", flush=True)
     spec = make_spec(home, options.length)
     copy(home, spec)
-    where = torch.cuda.get_device_name(0) if on_gpu else "CPU, gloo"
     shape = f"{options.layers} layers of {options.hidden}, {options.length} tokens, {BATCH} conversations a step"
-    print(f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}; {shape}; {time.monotonic() - began:.0f} s")
+    print(f"{machine(on_gpu)}; {shape}; {time.monotonic() - began:.0f} s")
     heads = (options.heads, options.kv_heads, options.hidden // options.heads)
     counted = Shape(options.hidden, options.layers, options.intermediate, *heads, options.vocab, False)
     alone, beside = waves(options.ranks, on_gpu, options.cap)

@@ -28,7 +28,7 @@ from finetune.gpu import cores
 from finetune.memory import CONTEXT, RANK
 from tests.gpu.contexts import beyond
 from tests.gpu.planner_points import ACCUMULATION, HEAD, RULE, STEPS, Point, guess, points, row, spec_of
-from tests.gpu.ranks_run import ROOT, Run, execute, folder_of
+from tests.gpu.ranks_run import ROOT, Run, execute, folder_of, machine
 
 
 def write_talks(point: Point, home: Path) -> None:
@@ -164,8 +164,7 @@ def main() -> int:
     queue = Queue(home, on_gpu, card, options.slots or cores(), began + options.budget, options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     make_bases(sorted({point.shape for point in wanted}), home, queue)
-    where = torch.cuda.get_device_name(0) if on_gpu else "CPU, gloo"
-    print(f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, budget {options.budget} s", flush=True)
+    print(f"{machine(on_gpu)}, budget {options.budget} s", flush=True)
     if on_gpu:
         print(contexts(), flush=True)
     print(HEAD + "\n" + RULE, flush=True)

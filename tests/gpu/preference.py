@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.files import Workspace, read_json
-from finetune.memory import GIB, Shape, estimate
+from finetune.memory import Shape, estimate
 from finetune.progress import read
 from finetune.spec import DataSpec, TrainSpec
 from tests.finetune.preference_rows import KEPT, said, store
@@ -74,9 +74,9 @@ def told(spec: TrainSpec, home: Path, shape: Shape) -> str:
     ]
     same = ["the same" if gap is None else f"differs by {gap:.1e}" for gap in parted]
     record = read_json(whole / "run.json")
-    peak = record["ranks"][0].get("gpu_memory", 0) / GIB
+    peak = record["ranks"][0].get("gpu_memory", 0) / 1e9
     canary = f"{record['canary']['modules']}/{record['canary']['of']}"
-    guess = estimate(shape, spec).total / GIB
+    guess = estimate(shape, spec).total / 1e9
     margin = read(whole).latest("margin")
     return (
         f"| {spec.objective} | {losses[0][0][1]!r} | {margin:.4f} | {same[0]} | {same[1]} | {canary} | "

@@ -21,7 +21,6 @@ from tests.gpu.random_base import BATCH
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ONE_CARD = {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"}
-ONE_CARD |= {"NCCL_SOCKET_NTHREADS": "4", "NCCL_NSOCKS_PERTHREAD": "4"}  # sockets are all that is left: several of them
 
 
 @dataclass
@@ -46,6 +45,14 @@ class Run:
     seconds: float = 0.0
     losses: dict[int, float] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+
+
+def machine(on_gpu: bool) -> str:
+    """The head of a table: when, on what, with which torch."""
+    import torch
+
+    card = torch.cuda.get_device_name(0) if on_gpu else "CPU, gloo"
+    return f"{time.strftime('%Y-%m-%d')}, {card}, torch {torch.__version__}"
 
 
 def folder_of(home: Path, run: Run) -> Path:
